@@ -6,6 +6,7 @@ the step made, in four parallel arrays, because that costs a hundredth of a list
 """
 
 from array import array
+from collections.abc import Iterator
 
 import msgspec
 
@@ -72,7 +73,7 @@ class StepOutput(msgspec.Struct, tag="step", array_like=True):
     prompt_logprobs: dict[int, list[TokenLogprobs | None]] = {}
     cached_tokens: dict[int, int] = {}
 
-    def rows(self) -> zip[tuple[int, int, int, int]]:
+    def rows(self) -> Iterator[tuple[int, int, int, int]]:
         """(uid, token_id, finish, stop_token) row by row."""
         uids, tokens = array("q", self.uids), array("i", self.token_ids)
         return zip(uids, tokens, array("b", self.finish), array("i", self.stop_token), strict=True)

@@ -1,0 +1,141 @@
+"""Who answers in `headrace chat`: a server that speaks OpenAI's API, or a model in this process."""
+
+import asyncio
+import http.client
+import json
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+from headrace.cli.chat_session import Message
+from headrace.core.config import EngineConfig
+from headrace.core.errors import ErrorKind, HeadraceError
+from headrace.core.sampling_params import RequestOutputKind, SamplingParams
+
+CONNECT_TIMEOUT_SECONDS = 600.0
+Write = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Answering:
+    """How answers are made; None is the model's own default."""
+
+    temperature: float | None = None
+    max_tokens: int | None = None
+
+    def given(self) -> dict[str, Any]:
+        """The fields that were asked for."""
+        fields = {"temperature": self.temperature, "max_tokens": self.max_tokens}
+        return {name: value for name, value in fields.items() if value is not None}
+
+
+class RemoteModel:
+    """A server at a URL, with or without /v1. Raises `HeadraceError` when it cannot be reached or refuses."""
+
+    def __init__(self, url: str, model: str | None, api_key: str | None, answering: Answering) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise HeadraceError(f"{url!r} is not a server's address", fix="Use for example http://127.0.0.1:8000")
+        self._url = url
+        self._https = parts.scheme == "https"
+        self._address = (parts.hostname, parts.port)
+        self._base = f"{parts.path.rstrip('/').removesuffix('/v1')}/v1"
+        self._headers = {"Content-Type": "application/json"} | (
+            {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        )
+        self._answering = answering
+        self._model = model or self._first_model()
+
+    def speak(self, messages: list[Message], write: Write) -> None:
+        """See `Speaker`."""
+        body = {"model": self._model, "messages": messages, "stream": True, **self._answering.given()}
+        with closing(self._connection()) as connection:
+            for event in _events(self._request(connection, "POST", "/chat/completions", json.dumps(body))):
+                for choice in event.get("choices", ()):
+                    write(choice["delta"].get("content") or "")
+
+    def _first_model(self) -> str:
+        with closing(self._connection()) as connection:
+            models = json.loads(self._request(connection, "GET", "/models").read())["data"]
+        return str(models[0]["id"])
+
+    def _connection(self) -> http.client.HTTPConnection:
+        host, port = self._address
+        kind = http.client.HTTPSConnection if self._https else http.client.HTTPConnection
+        return kind(host, port, timeout=CONNECT_TIMEOUT_SECONDS)
+
+    def _request(
+        self, connection: http.client.HTTPConnection, method: str, path: str, body: str | None = None
+    ) -> http.client.HTTPResponse:
+        try:
+            connection.request(method, self._base + path, body, self._headers)
+            response = connection.getresponse()
+        except OSError as error:
+            raise HeadraceError(
+                f"There is no answer from {self._url}: {error}",
+                fix="Start a server with `headrace serve`, or check the address",
+                kind=ErrorKind.UNAVAILABLE,
+            ) from error
+        if response.status != 200:
+            raise _refused(response.status, response.read())
+        return response
+
+
+class LocalModel:
+    """A model in this process; leaving the block gives its memory back."""
+
+    def __init__(self, config: EngineConfig, answering: Answering) -> None:
+        from headrace import AsyncLLM
+
+        self._llm = AsyncLLM(**asdict(config))
+        self._answering = answering
+        self._runner = asyncio.Runner()
+        self._count = 0
+
+    def speak(self, messages: list[Message], write: Write) -> None:
+        """See `Speaker`. Ctrl-C cancels the answer and then comes out as `KeyboardInterrupt`."""
+        self._runner.run(self._speak(messages, write))
+
+    async def _speak(self, messages: list[Message], write: Write) -> None:
+        tokenizer = self._llm.get_tokenizer()
+        prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True)
+        token_ids = tokenizer.encode(prompt, add_special_tokens=False)
+        self._count += 1
+        answer = self._llm.generate({"prompt_token_ids": token_ids}, self._params(), f"chat-{self._count}")
+        async for output in answer:
+            write(output.outputs[0].text)
+
+    def _params(self) -> SamplingParams:
+        defaults = msgspec.to_builtins(self._llm.get_default_sampling_params())
+        changes = {"max_tokens": None, **self._answering.given(), "output_kind": RequestOutputKind.DELTA}
+        return SamplingParams(**{**defaults, **changes})
+
+    def __enter__(self) -> "LocalModel":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._runner.close()
+        self._llm.close()
+
+
+def _events(response: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
+    for line in response:
+        if not line.startswith(b"data: ") or line.strip() == b"data: [DONE]":
+            continue
+        event = json.loads(line[len(b"data: ") :])
+        if "error" in event:
+            raise _refused(ErrorKind.INTERNAL.value, line[len(b"data: ") :])
+        yield event
+
+
+def _refused(status: int, body: bytes) -> HeadraceError:
+    try:
+        message = json.loads(body)["error"]["message"]
+    except (ValueError, KeyError, TypeError):
+        message = body.decode(errors="replace")[:200]
+    kind = ErrorKind.INVALID_REQUEST if status < ErrorKind.INTERNAL.value else ErrorKind.UNAVAILABLE
+    return HeadraceError(f"The server answered with status {status}: {message}", kind=kind)

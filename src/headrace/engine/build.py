@@ -1,0 +1,221 @@
+"""From a configuration to a running engine: find the files, plan the memory, load, allocate.
+
+Nothing big is allocated before the plan says that it fits.
+"""
+
+import gc
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+
+from headrace.core.config import EngineConfig
+from headrace.core.errors import HeadraceError
+from headrace.core.limits import ModelLimits
+from headrace.engine.engine import Engine
+from headrace.engine.kv.manager import KVManager
+from headrace.engine.run.rows import Rows
+from headrace.engine.run.runner import Runner
+from headrace.engine.sample.sampler import Sampler
+from headrace.engine.sched.scheduler import Limits, Scheduler
+from headrace.kernels.ops import HeadShape, kv_cache
+from headrace.kernels.select import select_ops
+from headrace.models.decoder import Decoder
+from headrace.models.dtype import resolve_dtype
+from headrace.models.load import load_model
+from headrace.models.open import shape_of
+from headrace.planner.cache_plan import CachePlan, cpu_budget, plan_cache
+from headrace.planner.host import available_memory_bytes
+from headrace.planner.memory import Form, activation_bytes, weight_bytes
+from headrace.planner.shape import ModelShape
+from headrace.store.files import ModelFiles
+from headrace.store.generation import eos_token_ids, generation_config, sampling_defaults
+from headrace.store.resolve import resolve
+from headrace.text.tokenizer import Tokenizer, open_tokenizer
+
+DEFAULT_BATCHED_TOKENS = {"cpu": 512, "cuda": 8192}
+
+
+@dataclass(slots=True)
+class Stopwatch:
+    """Seconds by phase of the start."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Time a block under a name."""
+        started = time.perf_counter()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
+
+    def line(self) -> str:
+        """All phases in one line."""
+        return " · ".join(f"{name} {seconds:.2f}" for name, seconds in self.seconds.items())
+
+
+@dataclass(frozen=True, slots=True)
+class EnginePlan:
+    """What will be built, decided from the config and the files' headers alone."""
+
+    config: EngineConfig
+    files: ModelFiles
+    shape: ModelShape
+    device: torch.device
+    dtype: torch.dtype
+    cache: CachePlan
+    limits: Limits
+
+
+class LoadedEngine:
+    """An engine with what belongs to it. `tokenizer` is there unless it was not wanted."""
+
+    def __init__(
+        self, plan: EnginePlan, engine: Engine, tokenizer: Tokenizer | None, report: list[tuple[str, str]]
+    ) -> None:
+        self.config = plan.config
+        self.engine = engine
+        self.report = report
+        generation = generation_config(plan.config.generation_config, plan.files)
+        own_eos = None if tokenizer is None else tokenizer.eos_token_id
+        self.eos_token_ids = eos_token_ids(generation, [*plan.shape.eos_token_ids, own_eos])
+        self.default_sampling = sampling_defaults(generation)
+        self._tokenizer = tokenizer
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer. Raises where the engine was loaded without one."""
+        if self._tokenizer is None:
+            raise HeadraceError("This engine has no tokenizer", fix="Pass prompt_token_ids")
+        return self._tokenizer
+
+    def close(self) -> None:
+        """Give back the model and the cache."""
+        self.engine.close()
+        gc.collect()
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
+
+
+def load_engine(config: EngineConfig, *, with_tokenizer: bool = True) -> LoadedEngine:
+    """Build the engine that `config` describes. Raises `HeadraceError` for whatever of it cannot be served."""
+    watch = Stopwatch()
+    with watch.phase("files"):
+        files = find_files(config)
+    plan = plan_engine(config, files)
+    with watch.phase("tokenizer"):
+        tokenizer = _open_tokenizer(config, files) if with_tokenizer else None
+    engine, model = _build(plan, watch)
+    return LoadedEngine(plan, engine, tokenizer, _report(plan, model, watch))
+
+
+def find_files(config: EngineConfig) -> ModelFiles:
+    """The model's files, downloaded if they are not here yet."""
+    return resolve(
+        config.model, revision=config.revision, download_dir=config.download_dir, token=config.hf_token
+    )
+
+
+def plan_engine(config: EngineConfig, files: ModelFiles) -> EnginePlan:
+    """Decide device, dtype, cache and limits; refuse what does not fit."""
+    shape = shape_of(files)
+    device = _device(config.device)
+    dtype = resolve_dtype(config.dtype, shape, files.kind, device)
+    limits = _limits(config, device)
+    weights = weight_bytes(shape, _form(config, files, dtype))
+    activations = activation_bytes(shape, limits.max_num_batched_tokens, limits.max_num_seqs, dtype.itemsize)
+    budget = cpu_budget(_available_bytes(device, config), weights, activations, config.kv_cache_memory_bytes)
+    cache = plan_cache(
+        shape,
+        budget,
+        block_size=config.block_size,
+        kv_dtype_bytes=dtype.itemsize,
+        max_model_len=config.max_model_len,
+        max_num_seqs=config.max_num_seqs,
+        num_blocks_override=config.num_gpu_blocks_override,
+    )
+    return EnginePlan(config, files, shape, device, dtype, cache, limits)
+
+
+def _build(plan: EnginePlan, watch: Stopwatch) -> tuple[Engine, Decoder]:
+    config, shape, cache, device = plan.config, plan.shape, plan.cache, plan.device
+    ops = select_ops(device, plan.dtype)
+    with watch.phase("weights"):
+        model = load_model(
+            plan.files, shape, ops, dtype=plan.dtype, quantization=config.quantization, device=device,
+            max_model_len=cache.max_model_len,
+        )  # fmt: skip
+    with watch.phase("cache"):
+        heads = HeadShape(shape.num_heads, shape.num_kv_heads, shape.head_dim)
+        caches = kv_cache(shape.num_layers, cache.num_blocks, config.block_size, heads, plan.dtype, device)
+        rows = Rows(config.max_num_seqs, -(-cache.max_model_len // config.block_size), device)
+        sampler = Sampler(config.max_num_seqs, shape.vocab_size, device)
+    kv = KVManager(cache.num_blocks, config.block_size, enable_prefix_caching=config.enable_prefix_caching)
+    engine = Engine(
+        Scheduler(kv, plan.limits),
+        Runner(model, ops, caches, rows, sampler, device),
+        ModelLimits(cache.max_model_len, shape.vocab_size, config.max_logprobs),
+        seed=config.seed,
+        priority_scheduling=config.scheduling_policy == "priority",
+    )
+    return engine, model
+
+
+def _limits(config: EngineConfig, device: torch.device) -> Limits:
+    tokens = config.max_num_batched_tokens
+    if tokens is None:
+        tokens = max(DEFAULT_BATCHED_TOKENS.get(device.type, 2048), config.max_num_seqs)
+    if tokens < config.max_num_seqs:
+        raise HeadraceError(
+            f"max_num_batched_tokens is {tokens} and max_num_seqs is {config.max_num_seqs}",
+            rule="Every running sequence gets one token a step, so the step must hold max_num_seqs tokens",
+            fix=f"Use --max-num-batched-tokens {config.max_num_seqs} or more, or fewer sequences",
+            param="max_num_batched_tokens",
+        )
+    return Limits(config.max_num_seqs, tokens, config.enable_chunked_prefill)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.partition(":")[0] == "cuda" and not torch.cuda.is_available():
+        raise HeadraceError(
+            f"device is {name!r}", rule="torch sees no CUDA GPU here", fix="Use device='cpu'", param="device"
+        )
+    try:
+        return torch.device(name)
+    except RuntimeError:
+        raise HeadraceError(f"device is {name!r}", rule="It must be auto, cpu or cuda", param="device") from None
+
+
+def _available_bytes(device: torch.device, config: EngineConfig) -> int:
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        return min(free, int(total * config.gpu_memory_utilization))
+    return available_memory_bytes()
+
+
+def _form(config: EngineConfig, files: ModelFiles, dtype: torch.dtype) -> Form:
+    """The form of the linear weights for the budget: the largest that the loader may choose."""
+    if config.quantization in ("int8", "int4"):
+        return "int8" if config.quantization == "int8" else "int4"
+    forms: dict[torch.dtype, Form] = {torch.float32: "float32", torch.float16: "float16"}
+    return forms.get(dtype, "bfloat16")
+
+
+def _open_tokenizer(config: EngineConfig, files: ModelFiles) -> Tokenizer:
+    return open_tokenizer(config.tokenizer or files.path, chat_template=config.chat_template)
+
+
+def _report(plan: EnginePlan, model: Decoder, watch: Stopwatch) -> list[tuple[str, str]]:
+    device = plan.device.type
+    if device == "cpu":
+        device = f"cpu, {torch.get_num_threads()} threads"
+    return [
+        ("Model", f"{plan.config.model} ({plan.shape.architecture}), {model.nbytes / 2**20:,.0f} MiB on {device}"),
+        *((label.capitalize(), text) for label, text in model.summary),
+        *plan.cache.lines,
+        ("Seconds", watch.line()),
+    ]

@@ -1,0 +1,62 @@
+"""The engine process: `python -m headrace.engine.process COMMANDS EVENTS`, started by the launcher.
+
+It reads its `EngineConfig` as one line of JSON from standard input and then serves commands from the one socket and
+sends events to the other. It ends when told to, when it fails, or when the other end of its standard input closes.
+"""
+
+import os
+import signal
+import sys
+
+import msgspec
+
+from headrace.core.config import EngineConfig
+from headrace.core.errors import HeadraceError
+from headrace.wire.channel import WorkerChannel
+from headrace.wire.liveness import watch_parent
+from headrace.wire.messages import Command, EngineFailed, Ready
+
+_POLL_SECONDS = 60.0
+
+
+class _ChannelInbox:
+    """The channel as the loop's inbox."""
+
+    def __init__(self, channel: WorkerChannel) -> None:
+        self._channel = channel
+
+    def drain(self, *, wait: bool) -> list[Command]:
+        """See `Inbox`."""
+        if wait:
+            self._channel.wait(_POLL_SECONDS)
+        return self._channel.drain()
+
+
+def main() -> int:
+    """Serve until told to stop; the exit status is 0 only then."""
+    channel = WorkerChannel(*sys.argv[1:3])
+    config = msgspec.json.decode(sys.stdin.buffer.readline(), type=EngineConfig)
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    watch_parent(lambda: os._exit(0))
+    try:
+        return _serve(config, channel)
+    finally:
+        channel.close()
+
+
+def _serve(config: EngineConfig, channel: WorkerChannel) -> int:
+    from headrace.engine.build import load_engine  # imports torch, once the liveness watch is on
+    from headrace.engine.loop import EngineLoop
+
+    try:
+        loaded = load_engine(config, with_tokenizer=False)
+    except HeadraceError as error:
+        channel.send(EngineFailed(error.what, error.rule, error.fix))
+        return 2
+    limits = loaded.engine.limits
+    channel.send(Ready(limits.max_model_len, limits.vocab_size, list(loaded.report)))
+    return 0 if EngineLoop(loaded.engine, _ChannelInbox(channel), channel.send).run() else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

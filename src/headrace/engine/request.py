@@ -1,0 +1,81 @@
+"""One sequence on its way through the engine: its tokens, how many of them are in the cache, and in which blocks."""
+
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from headrace.core.outputs import TokenLogprobs
+from headrace.core.sampling_params import SamplingParams
+
+
+class State(Enum):
+    """Where a request is. HELD is waiting for the sequence that it will be forked from."""
+
+    HELD = auto()
+    WAITING = auto()
+    RUNNING = auto()
+    FINISHED = auto()
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """A sequence. `tokens` are those that the host knows, the prompt first.
+
+    `num_computed` of them have their keys and values in `blocks`, or will have once the steps in flight are done;
+    `num_unread` further tokens are sampled by steps in flight and not read yet. `num_remembered` of the blocks can be
+    found by their hash. `key` orders requests, lower first. `keep_blocks` leaves a finished request its blocks until
+    it is released, so that others can be forked off it.
+    """
+
+    uid: int
+    tokens: list[int]
+    params: SamplingParams
+    max_total_tokens: int
+    stop_token_ids: frozenset[int] = frozenset()
+    eos_token_ids: frozenset[int] = frozenset()
+    bad_words_token_ids: list[list[int]] = field(default_factory=list)
+    key: tuple[int, int, int] = (0, 0, 0)
+    seed: int = 0
+    hash_seed: bytes = b""
+    keep_blocks: bool = False
+
+    state: State = State.WAITING
+    num_prompt: int = 0
+    num_computed: int = 0
+    num_unread: int = 0
+    num_remembered: int = 0
+    steps_in_flight: int = 0
+    num_cached: int | None = None
+    num_preemptions: int = 0
+    row: int = -1
+    blocks: list[int] = field(default_factory=list)
+    hashes: list[bytes] = field(default_factory=list)
+    children: list["Request"] = field(default_factory=list)
+    prompt_logprobs: list[TokenLogprobs | None] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.num_prompt = len(self.tokens)
+        self.prompt_logprobs = [None]
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of the sequence, those not read yet included."""
+        return len(self.tokens) + self.num_unread
+
+    @property
+    def num_output(self) -> int:
+        """Tokens made so far, those not read yet included."""
+        return self.num_tokens - self.num_prompt
+
+    @property
+    def needs_host(self) -> bool:
+        """Whether sampling the next token depends on tokens that only the host compares (words of several tokens)."""
+        return bool(self.bad_words_token_ids)
+
+    @property
+    def num_to_compute(self) -> int:
+        """Tokens that the next step could compute; 0 while the sequence can grow no further."""
+        if self.num_output > 0 and self.num_tokens >= self.max_total_tokens:
+            return 0
+        if self.needs_host and self.num_unread:
+            return 0
+        return self.num_tokens - self.num_computed

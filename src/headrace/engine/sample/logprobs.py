@@ -1,0 +1,52 @@
+"""Log probabilities from raw logits, as tensors on the device and as `Logprob`s on the host."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from headrace.core.outputs import Logprob, TokenLogprobs
+
+CHUNK_ROWS = 128
+
+
+@dataclass(frozen=True, slots=True)
+class LogprobTensors:
+    """For N positions: the chosen tokens with logprob and rank [N], and the `top` most likely ones [N, K]."""
+
+    tokens: Tensor
+    chosen: Tensor
+    ranks: Tensor
+    top_tokens: Tensor
+    top: Tensor
+
+    def read(self, counts: Sequence[int]) -> list[TokenLogprobs]:
+        """Position by position: the chosen token, then the `counts[i]` most likely ones (-1: all)."""
+        columns = (self.tokens, self.chosen, self.ranks, self.top_tokens, self.top)
+        rows = zip(counts, *(column.tolist() for column in columns), strict=True)
+        return [_as_dict(*row) for row in rows]
+
+
+def compute_logprobs(logits: Tensor, tokens: Tensor, count: int) -> LogprobTensors:
+    """From raw logits [N, V] and the tokens [N] chosen; `count` most likely ones a position, -1 for all."""
+    logprobs = logits.log_softmax(-1)
+    chosen = logprobs.gather(-1, tokens[:, None])
+    ranks = (logprobs > chosen).sum(-1) + 1
+    top, top_tokens = logprobs.topk(logprobs.shape[-1] if count == -1 else count, dim=-1)
+    return LogprobTensors(tokens, chosen.squeeze(-1), ranks, top_tokens, top)
+
+
+def largest(counts: Sequence[int]) -> int:
+    """The count that covers all of them, -1 being the whole vocabulary."""
+    return -1 if -1 in counts else max(counts)
+
+
+def _as_dict(
+    count: int, token: int, logprob: float, rank: int, top_tokens: list[int], top: list[float]
+) -> TokenLogprobs:
+    found = {token: Logprob(logprob, rank)}
+    limit = len(top) if count == -1 else count
+    for place, (other, value) in enumerate(zip(top_tokens[:limit], top[:limit], strict=True), start=1):
+        found.setdefault(other, Logprob(value, place))
+    return found

@@ -1,0 +1,211 @@
+"""Which requests compute how many tokens in the next step, and what becomes of them afterwards.
+
+Every step is planned anew under one token budget: first each running sequence that has one token to compute, then
+running prefills in order, then waiting requests in order as long as rows, budget and blocks allow. When blocks run
+out, the sequence that comes last is preempted: its blocks are freed and it waits to be recomputed. One sequence of
+the longest allowed length always fits the cache, so whoever comes first can always go on.
+
+A plan may be made before the tokens of earlier steps are read. What a step in flight touches is not given back
+before that step is committed.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from headrace.engine.kv.manager import KVManager
+from headrace.engine.sched.plan import Draft, PlannedRow, StepPlan
+from headrace.engine.sched.queue import RequestQueue
+from headrace.engine.request import Request, State
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Per step: sequences, tokens, and whether a prompt may be cut into chunks."""
+
+    max_num_seqs: int
+    max_num_batched_tokens: int
+    enable_chunked_prefill: bool = True
+
+
+class Scheduler:
+    """Owns every request from `add` until it is finished and no step in flight refers to it."""
+
+    def __init__(self, kv: KVManager, limits: Limits) -> None:
+        self.kv = kv
+        self.limits = limits
+        self.waiting = RequestQueue()
+        self.running = RequestQueue()
+        self.num_preemptions = 0
+        self._requests: dict[int, Request] = {}
+        self._free_rows = list(range(limits.max_num_seqs - 1, -1, -1))
+
+    @property
+    def has_work(self) -> bool:
+        """Whether any request waits or runs."""
+        return bool(self.waiting) or bool(self.running)
+
+    def add(self, request: Request, *, children: Iterable[Request] = ()) -> None:
+        """Queue a request. `children` have the same prompt; they are forked off once it is computed."""
+        self._requests[request.uid] = request
+        self.waiting.add(request)
+        for child in children:
+            child.state = State.HELD
+            self._requests[child.uid] = child
+            request.children.append(child)
+
+    def fork(self, parent: Request, child: Request) -> None:
+        """Queue a request that begins with the tokens of `parent`, which is finished and has kept its blocks."""
+        self.kv.fork(parent, child, min(parent.num_computed, len(child.tokens) - 1))
+        self._requests[child.uid] = child
+        self.waiting.add(child)
+
+    def release(self, request: Request) -> None:
+        """Give back the blocks that a finished request kept."""
+        request.keep_blocks = False
+        self._settle(request)
+
+    def abort(self, uid: int) -> None:
+        """End a request in whatever state it is. Unknown and finished ones are no error: aborts may come late."""
+        request = self._requests.get(uid)
+        if request is not None and request.state is not State.FINISHED:
+            request.keep_blocks = False
+            self._promote_child(request)
+            self.finish(request)
+
+    def finish(self, request: Request) -> None:
+        """End a request; what it holds goes back now, or when the last step in flight that has it is committed."""
+        if request.state is State.RUNNING:
+            self.running.remove(request)
+        elif request.state is State.WAITING:
+            self.waiting.remove(request)
+        request.state = State.FINISHED
+        self._settle(request)
+
+    def schedule(self) -> StepPlan:
+        """Plan the next step. An empty plan means that nothing can be done before a step in flight is committed."""
+        draft = Draft(self.limits.max_num_batched_tokens)
+        self._plan_running(draft)
+        if not draft.out_of_blocks:
+            self._plan_waiting(draft)
+        for row in draft.rows.values():
+            row.request.num_computed = row.end
+            row.request.num_unread += row.samples
+            row.request.steps_in_flight += 1
+        return StepPlan(list(draft.rows.values()), draft.admitted, self.kv.take_copies())
+
+    def commit(self, row: PlannedRow) -> bool:
+        """Note that a launched row is done; whether its request still runs, so that its token counts."""
+        request = row.request
+        request.steps_in_flight -= 1
+        request.num_unread -= row.samples
+        if request.state is State.FINISHED:
+            self._settle(request)
+            return False
+        self.kv.remember(request, row.end)
+        if request.children and row.end >= request.num_prompt:
+            self._fork_children(request)
+        return True
+
+    def _plan_running(self, draft: Draft) -> None:
+        """Plan the running requests, decodes first, so that no long prefill makes them wait."""
+        running = [request for request in self.running if request.num_to_compute > 0]
+        running.sort(key=lambda request: request.num_to_compute > 1)
+        for request in running:
+            count = min(request.num_to_compute, draft.budget)
+            if count == 0:
+                break
+            if request.state is State.RUNNING and self._make_room(request, request.num_computed + count, draft):
+                draft.plan(request, count)
+
+    def _plan_waiting(self, draft: Draft) -> None:
+        """Admit waiting requests in order; the first that cannot be admitted ends it, so that none is overtaken."""
+        while self.waiting and self._free_rows and draft.budget > 0:
+            request = self.waiting.first
+            if not request.blocks:
+                self.kv.match_prefix(request)
+            count = min(request.num_to_compute, draft.budget)
+            if count < request.num_to_compute and not self.limits.enable_chunked_prefill and draft.rows:
+                break
+            if not self._fits(request):
+                self.kv.free(request)
+                if self.running or not self._drop_holds():
+                    break
+                continue
+            self.kv.allocate(request, request.num_computed + count)
+            self._admit(request, draft)
+            draft.plan(request, count)
+
+    def _fits(self, request: Request) -> bool:
+        """Whether all that a waiting request has to compute fits, with a reserve for those that run to grow into."""
+        reserve = max(1, self.kv.pool.num_blocks // 100) if self.running else 0
+        return self.kv.blocks_missing(request, request.num_tokens) <= self.kv.pool.num_free - reserve
+
+    def _admit(self, request: Request, draft: Draft) -> None:
+        self.kv.count_match(request)
+        self.waiting.remove(request)
+        request.state = State.RUNNING
+        request.row = self._free_rows.pop()
+        self.running.add(request)
+        draft.admitted.append(request)
+
+    def _make_room(self, request: Request, num_tokens: int, draft: Draft) -> bool:
+        """Allocate for a running request, at the cost of those that come after it; False if it must wait itself."""
+        while not self.kv.allocate(request, num_tokens):
+            if self._drop_holds():
+                continue
+            draft.out_of_blocks = True
+            victim = self.running.last
+            if victim.steps_in_flight:
+                return False  # its blocks come back when that step is committed
+            self._preempt(victim, draft)
+            if victim is request:
+                return False
+        return True
+
+    def _preempt(self, request: Request, draft: Draft) -> None:
+        """Free all that a running request holds; it is computed again when its turn comes."""
+        draft.drop(request)
+        self.kv.free(request)
+        self.running.remove(request)
+        self._free_rows.append(request.row)
+        request.row = -1
+        request.state = State.WAITING
+        request.num_preemptions += 1
+        self.num_preemptions += 1
+        self.waiting.add(request)
+
+    def _drop_holds(self) -> bool:
+        """Free what waiting requests hold since they were forked; whether there was anything."""
+        holders = [request for request in self.waiting if request.blocks]
+        for request in holders:
+            self.kv.free(request)
+        return bool(holders)
+
+    def _fork_children(self, parent: Request) -> None:
+        """Queue the children of a request whose prompt is computed; each computes the prompt's last token again."""
+        for child in parent.children:
+            if child.state is State.HELD:
+                self.kv.fork(parent, child, parent.num_prompt - 1)
+                child.state = State.WAITING
+                self.waiting.add(child)
+        parent.children = []
+
+    def _promote_child(self, parent: Request) -> None:
+        """Let the first child take the place of a parent that ends before its prompt is computed."""
+        children = [child for child in parent.children if child.state is State.HELD]
+        parent.children = []
+        if children:
+            heir, *heir.children = children
+            heir.state = State.WAITING
+            self.waiting.add(heir)
+
+    def _settle(self, request: Request) -> None:
+        """Take back what a finished request holds, unless a step in flight still refers to it."""
+        if request.steps_in_flight:
+            return
+        if request.row >= 0:
+            self._free_rows.append(request.row)
+            request.row = -1
+        if not request.keep_blocks:
+            self.kv.free(request)
+            self._requests.pop(request.uid, None)

@@ -1,0 +1,151 @@
+"""Linear layers on a CPU, out of torch's own operators: weights are packed once, in the layout its kernels read."""
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from headrace.kernels.ops import Int4Groups
+from headrace.kernels.quantize import INT8_MAX, quantize_rows
+from headrace.kernels.torch_linear import bytes_of
+
+_PART_ELEMENTS = 1 << 20
+"""Weights that are converted at a time: what is in the cache when it is multiplied with, and no second copy."""
+_MAX_NARROW_TOKENS = 4
+
+
+class PackedDense:
+    """A weight reordered for oneDNN: about twice as fast as `F.linear` for few tokens."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        self._nbytes = bytes_of(weight, bias)
+        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), None)
+        self._bias = bias
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it holds."""
+        return self._nbytes
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """`[T, in]` to `[T, out]`."""
+        y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, "none", [], "")
+        return y
+
+
+def packs_dense(dtype: torch.dtype) -> bool:
+    """Whether this CPU and this build of torch can multiply with a reordered weight of `dtype`; tried, not guessed."""
+    ones = torch.ones(16, 16, dtype=dtype)
+    try:
+        return bool((PackedDense(ones, None)(ones) == 16).all())
+    except (AttributeError, RuntimeError):
+        return False
+
+
+class WidenedDense:
+    """A 16-bit weight on a CPU that is slow to multiply it: parts are widened to fp32 as they are needed."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        self._weight, self._bias = weight, bias
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it holds."""
+        return bytes_of(self._weight, self._bias)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """`[T, in]` to `[T, out]`."""
+        if len(x) <= _MAX_NARROW_TOKENS:
+            return F.linear(x, self._weight, self._bias)
+        wide = x.float()
+        parts = torch.split(self._weight, max(1, _PART_ELEMENTS // self._weight.shape[1]))
+        y = torch.cat([F.linear(wide, part.float()).to(x.dtype) for part in parts], dim=1)
+        return y if self._bias is None else y.add_(self._bias)
+
+
+class IntMmInt8:
+    """int8 times int8 by `torch._int_mm`: one scale an output channel, one a token."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        self._weight, scale = quantize_rows(weight)
+        self._scale = scale.squeeze(1)
+        self._bias = None if bias is None else bias.float()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it holds."""
+        return bytes_of(self._weight, self._scale, self._bias)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """`[T, in]` to `[T, out]`."""
+        # abs + amax is one pass more and still several times faster than an infinity norm.
+        scale = x.abs().amax(dim=-1, keepdim=True).float().div_(INT8_MAX)
+        scale.clamp_min_(torch.finfo(torch.float32).tiny)
+        quantized = torch.div(x, scale).round_().to(torch.int8)
+        y = torch._int_mm(quantized, self._weight.t()).mul(scale).mul_(self._scale)
+        return (y if self._bias is None else y.add_(self._bias)).to(x.dtype)
+
+
+def int_mm_is_exact() -> bool:
+    """Whether `torch._int_mm` is right at the ends of its range: without VNNI some kernels saturate at 16 bits."""
+    ends = torch.full((2, 64), -int(INT8_MAX), dtype=torch.int8)
+    ends[1] = int(INT8_MAX)
+    exact = ends.double() @ ends.double().t()
+    return bool((torch._int_mm(ends, ends.t()).double() == exact).all())
+
+
+class PackedInt4:
+    """4-bit groups by `_weight_int4pack_mm_for_cpu`, for bfloat16 activations.
+
+    The kernel's form is w = (q - 8) * scale + zero with both in bfloat16. Many tokens are cheaper by multiplying the
+    weight out, which needs torch's packed layout: that is done only if unpacking gives back what was packed.
+    """
+
+    _MIN_DENSE_TOKENS = 64
+
+    def __init__(self, weight: Int4Groups, bias: Tensor | None) -> None:
+        self._group_size = weight.group_size
+        self._packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(weight.q.int(), 2)
+        zero = weight.minimum + 8 * weight.scale
+        self._scale_zero = torch.stack((weight.scale.t(), zero.t()), dim=-1).bfloat16().contiguous()
+        self._bias = bias
+        centred = weight.q.t().to(torch.bfloat16) - 8
+        self._unpacks = len(weight.q) % 64 == 0 and torch.equal(_unpack_int4(self._packed), centred)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it holds."""
+        return bytes_of(self._packed, self._scale_zero, self._bias)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """`[T, in]` to `[T, out]`."""
+        y: Tensor
+        if self._unpacks and len(x) >= self._MIN_DENSE_TOKENS:
+            y = torch.cat([torch.mm(x, part) for part in self._multiplied_out()], dim=1)
+        else:
+            y = torch.ops.aten._weight_int4pack_mm_for_cpu(x, self._packed, self._group_size, self._scale_zero)
+        return y if self._bias is None else y.add_(self._bias)
+
+    def _multiplied_out(self) -> Iterator[Tensor]:
+        """The weight in bfloat16, transposed, a part of the outputs at a time: [in, some of out]."""
+        outputs = max(64, _PART_ELEMENTS // (2 * self._packed.shape[1]) // 64 * 64)
+        for packed, scale_zero in zip(
+            torch.split(self._packed, outputs), torch.split(self._scale_zero, outputs, dim=1), strict=True
+        ):
+            centred = _unpack_int4(packed)
+            scale, zero = scale_zero.permute(2, 0, 1).unsqueeze(2).contiguous().unbind()
+            yield torch.addcmul(zero, centred.view(len(scale), -1, centred.shape[1]), scale).view_as(centred)
+
+
+def _unpack_int4(packed: Tensor) -> Tensor:
+    """AVX-512's layout of `_convert_weight_to_int4pack_for_cpu`, uint8 [out, in / 2], to bfloat16 q - 8, [in, out].
+
+    Blocks of 64 outputs; in each, for every input, 32 bytes: byte i has output i in its low four bits, 32 + i above.
+    """
+    out_features, half = packed.shape
+    blocks = packed.view(out_features // 64, 2 * half, 32).transpose(0, 1)
+    unpacked = torch.empty(2 * half, out_features // 64, 2, 32, dtype=torch.bfloat16)
+    unpacked[:, :, 0] = (blocks & 15).sub_(8).view(torch.int8)
+    unpacked[:, :, 1] = (blocks >> 4).sub_(8).view(torch.int8)
+    return unpacked.view(2 * half, out_features)

@@ -1,0 +1,109 @@
+// int8 x int8 linear layer: activations one scale a token (quantized here, on the way in), weights one an output.
+// A tile of the packed weight is [k / 4][HR_TILE][4] bytes, the order in which the dot-product instruction eats it.
+#include "linear.h"
+#include "quantize.h"
+
+#define K_MULTIPLE 16
+
+typedef struct {
+    hr_linear_call call;
+    hr_grid grid;
+    const uint8_t *weight;
+    const float *weight_scale;
+    int8_t *q;  // [m, stride]
+    int stride;
+    float *scale;         // [m]
+    int32_t *correction;  // [m], what HR_BYTE_OFFSET added to every sum of the row
+} int8_job;
+
+size_t hr_int8_packed_bytes(int n, int k) { return (size_t)round_up(n, HR_TILE) * round_up(k, K_MULTIPLE); }
+
+// Pack weight [n, k], signed bytes in -127..127.
+void hr_int8_pack(const int8_t *weight, int n, int k, uint8_t *packed) {
+    size_t tile_bytes = (size_t)HR_TILE * round_up(k, K_MULTIPLE);
+    memset(packed, HR_BYTE_OFFSET, hr_int8_packed_bytes(n, k));
+    for (int row = 0; row < n; row++) {
+        uint8_t *out = packed + row / HR_TILE * tile_bytes + row % HR_TILE * 4;
+        for (int i = 0; i < k; i++)
+            out[i / 4 * (4 * HR_TILE) + i % 4] = (uint8_t)(weight[(size_t)row * k + i] + HR_BYTE_OFFSET);
+    }
+}
+
+static void quantize_row(void *argument, int row, int thread) {
+    (void)thread;
+    int8_job *job = argument;
+    const hr_linear_call *call = &job->call;
+    float x[job->stride];
+    int32_t sum;
+    load_row(x, call->x, row, call->k, job->stride, call->dtype);
+    job->scale[row] = quantize_span(x, job->stride, job->q + (size_t)row * job->stride, &sum);
+    job->correction[row] = sum * HR_BYTE_OFFSET;
+}
+
+static void quantize_rows(void *argument, int task, int thread) {
+    int8_job *job = argument;
+    int end = min_int(task * 8 + 8, job->call.m);
+    for (int row = task * 8; row < end; row++) quantize_row(job, row, thread);
+}
+
+// One tile of outputs for `rows` rows from `row`. Few rows take several steps of k at a time into sums of their own,
+// since one sum's additions would wait for each other; the sums are integers, so that changes nothing.
+HR_INLINE void dot_tile(const int8_job *job, int tile, int rows, int row) {
+    const int steps = rows == 1 ? 4 : rows == 2 ? 2 : 1;
+    const int k4 = job->stride / 4;
+    const uint8_t *w = job->weight + (size_t)tile * HR_TILE * job->stride;
+    const int8_t *x = job->q + (size_t)row * job->stride;
+    v16i sum[HR_MAX_ROWS][HR_TILE_VECTORS];
+    HR_UNROLL for (int i = 0; i < rows * steps; i++) sum[i][0] = sum[i][1] = (v16i){0};
+    for (int k = 0; k < k4; k += steps) {
+        HR_UNROLL for (int s = 0; s < steps; s++) {
+            v64b w0 = HR_LOAD(v64b, w + (size_t)(k + s) * 128), w1 = HR_LOAD(v64b, w + (size_t)(k + s) * 128 + 64);
+            HR_UNROLL for (int r = 0; r < rows; r++) {
+                uint32_t x4 = load_u32(x + (size_t)r * job->stride + (k + s) * 4);
+                sum[s * rows + r][0] = dot4(sum[s * rows + r][0], w0, x4);
+                sum[s * rows + r][1] = dot4(sum[s * rows + r][1], w1, x4);
+            }
+        }
+    }
+    HR_UNROLL for (int i = rows; i < rows * steps; i++) {
+        sum[i % rows][0] += sum[i][0];
+        sum[i % rows][1] += sum[i][1];
+    }
+    const float *weight_scale = job->weight_scale + tile * HR_TILE;
+    v16f scale0 = HR_LOAD(v16f, weight_scale), scale1 = HR_LOAD(v16f, weight_scale + HR_LANES);
+    HR_UNROLL for (int r = 0; r < rows; r++) {
+        int32_t correction = job->correction[row + r];
+        float scale = job->scale[row + r];
+        v16f y[2] = {to_float(sum[r][0] - correction) * scale * scale0, to_float(sum[r][1] - correction) * scale * scale1};
+        store_tile(&job->call, row + r, tile * HR_TILE, y);
+    }
+}
+
+static void multiply(void *argument, int task, int thread) {
+    (void)thread;
+    const int8_job *job = argument;
+    hr_patch patch = patch_of(&job->grid, task, job->call.m);
+    for (int tile = patch.first_tile; tile < patch.end_tile; tile++) {
+#define BODY(rows, row) dot_tile(job, tile, rows, row)
+        HR_FOR_ROWS(BODY, patch.first_row, patch.end_row, HR_MAX_ROWS);
+#undef BODY
+    }
+}
+
+void hr_int8_linear(hr_pool *pool, const uint8_t *weight, const float *weight_scale, const float *bias, const void *x,
+                    void *y, int m, int n, int k, int dtype) {
+    int stride = round_up(k, K_MULTIPLE), padded_m = round_up(m, HR_LANES);
+    hr_begin(pool);
+    char *scratch = hr_scratch(pool, (size_t)padded_m * (8 + stride));
+    int8_job job = {.call = {x, y, bias, m, n, k, dtype}, .grid = make_grid(pool, m, n), .weight = weight,
+                    .weight_scale = weight_scale, .stride = stride};
+    job.scale = (float *)scratch;
+    job.correction = (int32_t *)(scratch + 4 * padded_m);
+    job.q = (int8_t *)(scratch + 8 * padded_m);
+    if (m <= 8)
+        for (int row = 0; row < m; row++) quantize_row(&job, row, 0);
+    else
+        hr_run(pool, quantize_rows, &job, (m + 7) / 8);
+    hr_run(pool, multiply, &job, job.grid.groups * job.grid.chunks);
+    hr_end(pool);
+}

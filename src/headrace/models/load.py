@@ -1,0 +1,98 @@
+"""From files to a decoder that is ready to run, one layer at a time: peak memory is the final size and one layer."""
+
+from collections.abc import Callable
+
+import torch
+
+from headrace.core.config import Quantization
+from headrace.kernels.ops import Ops
+from headrace.models.decoder import Decoder, DecoderLayer
+from headrace.models.forms import Form, LinearBuilder
+from headrace.models.open import open_checkpoint
+from headrace.models.rope import cos_sin_table
+from headrace.models.tensor_names import EMBEDDING, FINAL_NORM, HEAD, check_tensors, count_parameters, layer_prefix
+from headrace.planner.shape import ModelShape
+from headrace.store.files import ModelFiles
+
+Progress = Callable[[int, int], None]
+"""Called with the number of layers loaded so far, and of all layers."""
+
+_SMALL_MODEL_PARAMETERS = 1_000_000_000
+
+
+def load_model(
+    files: ModelFiles,
+    shape: ModelShape,
+    ops: Ops,
+    *,
+    dtype: torch.dtype,
+    quantization: Quantization,
+    device: torch.device,
+    max_model_len: int,
+    progress: Progress | None = None,
+) -> Decoder:
+    """Load, cast and, where `quantization` says so, quantize a model.
+
+    "auto" keeps the 4-bit groups that a GGUF has, with an int8 head, and all else dense; "int4" also rounds
+    unquantized linears to groups of 32, and makes a GGUF's other types int8. Norms, biases and the embedding table
+    stay in `dtype`. Raises `HeadraceError` for a checkpoint that is broken or not of this shape.
+    """
+    checkpoint = open_checkpoint(files, shape)
+    check_tensors(checkpoint, shape)
+    builder = LinearBuilder(checkpoint, ops, quantization, dtype, device)
+    layers = []
+    for layer in range(shape.num_layers):
+        layers.append(_load_layer(builder, shape, layer))
+        if progress:
+            progress(layer + 1, shape.num_layers)
+    embedding, final_norm = builder.tensor([EMBEDDING]), builder.tensor([FINAL_NORM])
+    tied = shape.tie_word_embeddings
+    head, head_form = builder.head(EMBEDDING if tied else HEAD, embedding if tied else None)
+    cos_sin = cos_sin_table(shape, max_model_len, device)
+    shared = tied and head_form == "dense"
+    nbytes = sum(layer.nbytes for layer in layers) + sum(part.nbytes for part in (embedding, final_norm, cos_sin))
+    return Decoder(
+        shape,
+        ops,
+        embedding,
+        layers,
+        final_norm,
+        head,
+        cos_sin,
+        nbytes=nbytes + (0 if shared else head.nbytes),
+        summary=_summary(builder, head_form, shape, dtype),
+    )
+
+
+def _load_layer(builder: LinearBuilder, shape: ModelShape, layer: int) -> DecoderLayer:
+    prefix = layer_prefix(layer)
+    attention, mlp = f"{prefix}self_attn.", f"{prefix}mlp."
+    return DecoderLayer(
+        input_norm=builder.tensor([f"{prefix}input_layernorm.weight"]),
+        qkv=builder.linear(attention, ("q_proj", "k_proj", "v_proj"), bias=shape.qkv_bias),
+        output=builder.linear(attention, ("o_proj",), bias=shape.output_bias),
+        mlp_norm=builder.tensor([f"{prefix}post_attention_layernorm.weight"]),
+        gate_up=builder.linear(mlp, ("gate_proj", "up_proj"), bias=shape.mlp_bias),
+        down=builder.linear(mlp, ("down_proj",), bias=shape.mlp_bias),
+        q_norm=builder.tensor([f"{attention}q_norm.weight"]) if shape.qk_norm else None,
+        k_norm=builder.tensor([f"{attention}k_norm.weight"]) if shape.qk_norm else None,
+        window=shape.window(layer),
+    )
+
+
+def _summary(builder: LinearBuilder, head_form: Form, shape: ModelShape, dtype: torch.dtype) -> list[tuple[str, str]]:
+    name = str(dtype).removeprefix("torch.")
+    words: dict[Form, str] = {
+        "dense": name,
+        "int8": "int8, one scale an output channel",
+        "int4 as in the file": "int4 in groups of 32, the file's own bits",
+        "int4 rounded": "int4 in groups of 32, rounded to nearest",
+    }
+    lines = [
+        ("linears", "; ".join(f"{count} {words[form]}" for form, count in builder.counts.most_common())),
+        ("head", words[head_form]),
+        ("embedding and norms", name),
+    ]
+    if builder.counts["int4 rounded"] and count_parameters(shape) < _SMALL_MODEL_PARAMETERS:
+        lines.append(("warning", "rounding to 4 bits costs a model this small much quality; int8 costs little"))
+    return lines

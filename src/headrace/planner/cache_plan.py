@@ -1,0 +1,170 @@
+"""How many KV blocks there are, and how long a context they hold: decided before anything is allocated.
+
+A context that was asked for and does not fit is refused with the budget and the flag that cures it; one that nobody
+asked for is shortened, and the plan's lines say so.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from headrace.core.errors import HeadraceError
+from headrace.planner.memory import GIB, cpu_kv_budget, kv_block_bytes
+from headrace.planner.shape import ModelShape
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryBudget:
+    """What there is and what is spoken for, in bytes. `kv_bytes` is what the cache may take of the rest.
+
+    `kv_asked_for` says that the user named `kv_bytes`, and so gets all of it.
+    """
+
+    available_bytes: int
+    weight_bytes: int
+    activation_bytes: int
+    kv_bytes: int
+    kv_asked_for: bool = False
+
+    @property
+    def free_bytes(self) -> int:
+        """What weights and activations leave; negative when they do not fit themselves."""
+        return self.available_bytes - self.weight_bytes - self.activation_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CachePlan:
+    """The outcome. `max_concurrency_at_full_length` is how many sequences of `max_model_len` tokens fit at once.
+
+    `lines` explain it to a person, one (label, text) pair a line.
+    """
+
+    num_blocks: int
+    max_model_len: int
+    max_concurrency_at_full_length: float
+    lines: tuple[tuple[str, str], ...]
+
+
+def cpu_budget(
+    available_bytes: int, weight_bytes: int, activation_bytes: int, kv_cache_memory_bytes: int | None = None
+) -> MemoryBudget:
+    """The budget on a CPU; `available_bytes` is measured before the weights are loaded.
+
+    Raises `HeadraceError` when the weights, or a KV cache of the size that was asked for, do not fit.
+    """
+    asked_for = kv_cache_memory_bytes is not None
+    wanted = cpu_kv_budget(available_bytes) if kv_cache_memory_bytes is None else kv_cache_memory_bytes
+    budget = MemoryBudget(available_bytes, weight_bytes, activation_bytes, wanted, asked_for)
+    if budget.free_bytes <= 0:
+        raise _too_big("The model does not fit in memory", budget, 0, "Use --quantization int8, or a smaller model")
+    if wanted <= budget.free_bytes:
+        return budget
+    if not asked_for:
+        return replace(budget, kv_bytes=budget.free_bytes)
+    fix = f"Use --kv-cache-memory-bytes {budget.free_bytes}"
+    raise _too_big(f"kv_cache_memory_bytes is {wanted}", budget, wanted, fix, param="kv_cache_memory_bytes")
+
+
+def longest_context(shape: ModelShape) -> int:
+    """The tokens that the model's positions reach, stretched by its rope scaling (as in vLLM).
+
+    llama3 scaling is counted in `max_position_embeddings` already; yarn stretches the context it was trained on.
+    """
+    rope, trained = shape.rope_scaling, shape.max_position_embeddings
+    if rope.kind == "yarn":
+        return max(trained, int((rope.original_max_position_embeddings or trained) * rope.factor))
+    if rope.kind in ("linear", "dynamic"):
+        return int(trained * rope.factor)
+    return trained
+
+
+def plan_cache(
+    shape: ModelShape,
+    budget: MemoryBudget,
+    *,
+    block_size: int,
+    kv_dtype_bytes: int,
+    max_model_len: int | Literal["auto"] | None = None,
+    max_num_seqs: int = 256,
+    num_blocks_override: int | None = None,
+) -> CachePlan:
+    """Choose the number of blocks and the longest context.
+
+    `max_model_len` None or "auto" is the model's own longest context, or what fits of it; an integer is kept or
+    refused with `HeadraceError`. No more blocks are made than `max_num_seqs` full sequences fill, unless
+    the user named the cache's size. `num_blocks_override` is taken as it is.
+    """
+    block_bytes = kv_block_bytes(shape, block_size, kv_dtype_bytes)
+    fitting_blocks = budget.kv_bytes // block_bytes if num_blocks_override is None else num_blocks_override
+    fitting_tokens = fitting_blocks * block_size
+    if fitting_tokens == 0:
+        raise _no_block(budget, block_bytes)
+    longest = longest_context(shape)
+    if isinstance(max_model_len, int):
+        _check_asked(max_model_len, longest, fitting_tokens, budget, block_bytes, block_size)
+        chosen = max_model_len
+    else:
+        chosen = min(longest, fitting_tokens)
+    blocks_each = -(-chosen // block_size)
+    num_blocks = fitting_blocks
+    if num_blocks_override is None and not budget.kv_asked_for:
+        num_blocks = min(fitting_blocks, max_num_seqs * blocks_each)
+    concurrency = num_blocks / blocks_each
+    lines = _explain(num_blocks, block_bytes, block_size, chosen, longest, concurrency)
+    return CachePlan(num_blocks, chosen, concurrency, lines)
+
+
+def _check_asked(
+    asked: int, longest: int, fitting_tokens: int, budget: MemoryBudget, block_bytes: int, block_size: int
+) -> None:
+    if asked > longest:
+        raise HeadraceError(
+            f"max_model_len is {asked}",
+            rule=f"The model's positions reach {longest} tokens",
+            fix=f"Use --max-model-len {longest}",
+            param="max_model_len",
+        )
+    if asked <= fitting_tokens:
+        return
+    needed = -(-asked // block_size) * block_bytes
+    fix = f"Use --max-model-len {fitting_tokens}"
+    if needed <= budget.free_bytes:
+        fix = f"Use --kv-cache-memory-bytes {needed}"
+    raise _too_big(f"max_model_len is {asked}, which does not fit the KV cache", budget, needed, fix)
+
+
+def _no_block(budget: MemoryBudget, block_bytes: int) -> HeadraceError:
+    if block_bytes <= budget.free_bytes:
+        fix = f"Use --kv-cache-memory-bytes {block_bytes}, or more: a block for each sequence at least"
+    else:
+        fix = "Use --quantization int8, or a smaller model"
+    return _too_big("Not one block of the KV cache fits", budget, block_bytes, fix, param="kv_cache_memory_bytes")
+
+
+def _too_big(what: str, budget: MemoryBudget, needed: int, fix: str, param: str = "max_model_len") -> HeadraceError:
+    parts = [
+        f"weights {_gib(budget.weight_bytes)}",
+        f"activations {_gib(budget.activation_bytes)}",
+        f"KV cache needed {_gib(needed)}",
+        f"KV cache allowed {_gib(budget.kv_bytes)}",
+        f"memory available {_gib(budget.available_bytes)}",
+    ]
+    return HeadraceError(what, rule=f"The budget in GiB: {', '.join(parts)}", fix=fix, param=param)
+
+
+def _explain(
+    num_blocks: int, block_bytes: int, block_size: int, chosen: int, longest: int, concurrency: float
+) -> tuple[tuple[str, str], ...]:
+    size = f"{num_blocks:,} blocks of {block_size} tokens, {_gib(num_blocks * block_bytes)} GiB"
+    context = f"{chosen:,} tokens"
+    if chosen < longest:
+        context += f" (the model reaches {longest:,}; --max-model-len or --kv-cache-memory-bytes changes it)"
+    return (
+        ("KV cache", size),
+        ("Longest context", context),
+        ("At once", f"{concurrency:.1f} sequences of full length"),
+    )
+
+
+def _gib(num_bytes: int) -> str:
+    gib = num_bytes / GIB
+    return f"{gib:.2f}" if gib >= 0.1 or gib == 0 else f"{gib:.2g}"

@@ -1,0 +1,146 @@
+"""/v1/chat/completions: messages through the model's template, one answer or a stream of chunks."""
+
+from collections.abc import Sequence
+
+from headrace.core.outputs import CompletionOutput, RequestOutput
+from headrace.server.generation import Answer, Prompt, generating, new_answer
+from headrace.server.http import Exchange
+from headrace.server.logprobs import TokenNames, chat_logprobs, prompt_logprobs
+from headrace.server.protocol.chat import ChatCompletionRequest, ChatTemplateBody
+from headrace.server.sse import DONE, ChunkFormat, encode_json
+from headrace.server.state import ServerState
+from headrace.server.submission import Submission
+from headrace.server.usage import Usage
+
+
+async def chat_completions(state: ServerState, exchange: Exchange) -> None:
+    """Answer a chat request."""
+    body = ChatCompletionRequest.parse(await exchange.body())
+    answer = new_answer("chatcmpl", state.model_name(body.model), body.request_id)
+    prompt = await templated_prompt(state, body)
+    names = TokenNames(state.client.text.tokenizer, as_ids=bool(body.return_tokens_as_token_ids))
+    async with generating(state, exchange, body, [prompt], answer, "messages") as submission:
+        if body.stream:
+            await _ChatStream(exchange, body, answer, prompt, names).run(submission)
+        else:
+            [output] = await submission.results()
+            await exchange.answer(encode_json(_whole(body, answer, prompt, output, names)))
+
+
+async def templated_prompt(state: ServerState, body: ChatTemplateBody) -> Prompt:
+    """The prompt that the model's chat template makes of the messages."""
+    tokenizer = state.client.text.tokenizer
+    messages = [message.as_template_input() for message in body.messages]
+
+    def work() -> Prompt:
+        text = tokenizer.apply_chat_template(
+            messages,
+            add_generation_prompt=body.add_generation_prompt,
+            continue_final_message=body.continue_final_message,
+            **(body.chat_template_kwargs or {}),
+        )
+        return Prompt(tokenizer.encode(text, add_special_tokens=body.add_special_tokens), text)
+
+    return await state.off_loop(sum(len(message["content"]) for message in messages), work)
+
+
+def _whole(
+    body: ChatCompletionRequest, answer: Answer, prompt: Prompt, output: RequestOutput, names: TokenNames
+) -> dict[str, object]:
+    usage = Usage(len(prompt.token_ids))
+    usage.count(0, output)
+    choices = [_whole_choice(body, choice, names) for choice in output.outputs]
+    whole = {**answer.fields("chat.completion"), "choices": choices, "usage": usage.fields()}
+    if body.prompt_logprobs is not None:
+        whole["prompt_logprobs"] = prompt_logprobs(output.prompt_logprobs, names)
+    if body.return_token_ids:
+        whole["prompt_token_ids"] = prompt.token_ids
+    return whole
+
+
+def _whole_choice(body: ChatCompletionRequest, choice: CompletionOutput, names: TokenNames) -> dict[str, object]:
+    whole = {
+        "index": choice.index,
+        "message": {"role": "assistant", "content": choice.text, "refusal": None},
+        "logprobs": _logprobs(body, choice, names),
+        "finish_reason": choice.finish_reason,
+        "stop_reason": choice.stop_reason,
+    }
+    if body.return_token_ids:
+        whole["token_ids"] = choice.token_ids
+    return whole
+
+
+def _logprobs(body: ChatCompletionRequest, choice: CompletionOutput, names: TokenNames) -> dict[str, object] | None:
+    if body.num_logprobs is None or choice.logprobs is None:
+        return None
+    return chat_logprobs(choice.token_ids, choice.logprobs, body.num_logprobs, names)
+
+
+class _ChatStream:
+    """One streamed answer: the role, then text as it comes, then why it ended, then the counts if asked for."""
+
+    def __init__(
+        self, exchange: Exchange, body: ChatCompletionRequest, answer: Answer, prompt: Prompt, names: TokenNames
+    ) -> None:
+        options = body.stream_options
+        self._exchange = exchange
+        self._body = body
+        self._names = names
+        self._prompt = prompt
+        self._usage = Usage(len(prompt.token_ids))
+        self._final_usage = options is not None and options.include_usage
+        self._running_usage = options is not None and options.continuous_usage_stats
+        self._format = ChunkFormat(answer.fields("chat.completion.chunk"), usage_in_every_chunk=self._final_usage)
+        self._plain = not self._running_usage and body.num_logprobs is None and not body.return_token_ids
+
+    async def run(self, submission: Submission) -> None:
+        """Stream until all choices have ended. The status line waits for the first output, which may be an error."""
+        async for position, output in submission.outputs():
+            self._usage.count(position, output)
+            chunks = self._chunks(output.outputs)
+            if not self._exchange.started:
+                await self._exchange.start_stream()
+                chunks = self._first_chunks() + chunks
+            await self._exchange.write(chunks)
+        last = self._format.chunk(b"", self._usage.fields()) if self._final_usage else b""
+        await self._exchange.end_stream(last + DONE)
+
+    def _first_chunks(self) -> bytes:
+        return b"".join(self._first_chunk(index) for index in range(self._body.n or 1))
+
+    def _first_chunk(self, index: int) -> bytes:
+        choice: dict[str, object] = {
+            "index": index,
+            "delta": {"role": "assistant", "content": ""},
+            "logprobs": None,
+            "finish_reason": None,
+        }
+        if self._body.return_token_ids:
+            choice["prompt_token_ids"] = self._prompt.token_ids
+        return self._chunk(encode_json(choice))
+
+    def _chunks(self, choices: Sequence[CompletionOutput]) -> bytes:
+        return b"".join(self._chunk(self._choice(choice)) for choice in choices)
+
+    def _chunk(self, choice: bytes) -> bytes:
+        return self._format.chunk(choice, self._usage.fields() if self._running_usage else None)
+
+    def _choice(self, choice: CompletionOutput) -> bytes:
+        if self._plain and choice.finish_reason is None:
+            return (
+                b'{"index":%d,"delta":{"content":' % choice.index
+                + encode_json(choice.text)
+                + b'},"logprobs":null,"finish_reason":null}'
+            )
+        chunk = {
+            "index": choice.index,
+            "delta": {"content": choice.text} if choice.text else {},
+            "logprobs": _logprobs(self._body, choice, self._names),
+            "finish_reason": choice.finish_reason,
+        }
+        if choice.finish_reason is not None:
+            chunk["stop_reason"] = choice.stop_reason
+        if self._body.return_token_ids:
+            chunk["token_ids"] = choice.token_ids
+        return encode_json(chunk)

@@ -1,0 +1,92 @@
+"""Errors as OpenAI's clients expect them: a status, and the envelope `{"error": {message, type, param, code}}`."""
+
+from collections.abc import Mapping
+
+import msgspec
+from pydantic import ValidationError
+
+from headrace.core.errors import ErrorKind, HeadraceError
+
+_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+_CODES = {401: "invalid_api_key", 404: "not_found", 405: "method_not_allowed", 413: "request_too_large"}
+
+_SCALARS = ("str", "int", "float", "bool")
+
+
+class ApiError(HeadraceError):
+    """An error with OpenAI's machine-readable `code`, or a status that only HTTP has, or extra headers."""
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        rule: str = "",
+        fix: str = "",
+        param: str | None = None,
+        kind: ErrorKind = ErrorKind.INVALID_REQUEST,
+        code: str | None = None,
+        status: int | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(what, rule=rule, fix=fix, param=param, kind=kind)
+        self.code = code
+        self.status = status or kind.value
+        self.headers = dict(headers or {})
+
+
+def status_of(error: HeadraceError) -> int:
+    """The HTTP status that `error` is answered with."""
+    return error.status if isinstance(error, ApiError) else error.kind.value
+
+
+def headers_of(error: HeadraceError) -> dict[str, str]:
+    """Extra headers that `error` is answered with."""
+    return error.headers if isinstance(error, ApiError) else {}
+
+
+def envelope(error: HeadraceError) -> bytes:
+    """The JSON body for `error`."""
+    status = status_of(error)
+    kind = _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
+    code = getattr(error, "code", None) or _CODES.get(status)
+    return msgspec.json.encode({"error": {"message": str(error), "type": kind, "param": error.param, "code": code}})
+
+
+def unavailable(what: str, fix: str, *, retry_after_seconds: int) -> ApiError:
+    """The 503 for a server that cannot take requests now."""
+    headers = {"Retry-After": str(retry_after_seconds)}
+    return ApiError(what, fix=fix, kind=ErrorKind.UNAVAILABLE, headers=headers)
+
+
+def context_error(what: str, rule: str, fix: str, param: str) -> ApiError:
+    """The 400 for what does not fit the model's context, with the code that clients look for."""
+    return ApiError(what, rule=rule, fix=fix, param=param, code="context_length_exceeded")
+
+
+def from_validation(error: ValidationError) -> HeadraceError:
+    """The first thing that pydantic found wrong in a body, in our words."""
+    first = error.errors(include_url=False)[0]
+    if first["type"] == "json_invalid":
+        reason = first.get("ctx", {}).get("error", "")
+        return HeadraceError(f"The request body is not valid JSON: {reason}", fix="Send one JSON object")
+    cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, HeadraceError):
+        return cause
+    path = _path(first["loc"])
+    if first["type"] == "extra_forbidden":
+        what = f"Unrecognized request argument: {path}"
+        return ApiError(what, fix="Remove it, or check its spelling", param=path, code="unknown_parameter")
+    if first["type"] == "missing":
+        return ApiError(f"{path} is missing", rule="It is required", param=path, code="missing_required_parameter")
+    what = f"{path or 'The request body'} is {_shown(first['input'])}"
+    return ApiError(what, rule=first["msg"], param=path or None, code="invalid_value")
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    """`messages.0.content`, leaving out the branches of unions, which pydantic names by their types."""
+    return ".".join(str(part) for part in location if part not in _SCALARS and not str(part).startswith("list["))
+
+
+def _shown(value: object, limit: int = 60) -> str:
+    text = repr(value)
+    return text if len(text) <= limit else f"{text[:limit]}..."

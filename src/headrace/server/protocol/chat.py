@@ -1,0 +1,157 @@
+"""The body of /v1/chat/completions."""
+
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from headrace.core.errors import HeadraceError
+from headrace.server.protocol.base import Body, Harmless, SamplingBody, Unsupported, unsupported
+
+TEXT_PARTS = ("text", "input_text", "output_text", "refusal")
+TEMPLATE_ARGUMENTS = (
+    "messages",
+    "tools",
+    "tokenize",
+    "chat_template",
+    "add_generation_prompt",
+    "continue_final_message",
+)
+
+
+class ContentPart(Body):
+    """A part of a message. Only text is served; the fields of the others are declared to be refused by name."""
+
+    type: str
+    text: str | None = None
+    refusal: str | None = None
+    image_url: Unsupported = None
+    input_audio: Unsupported = None
+    video_url: Unsupported = None
+    file: Unsupported = None
+
+    @model_validator(mode="after")
+    def _only_text(self) -> Self:
+        if self.type not in TEXT_PARTS:
+            raise unsupported(f"A message part of type {self.type!r}", "Send text: the models are text models")
+        if self.text is None and self.refusal is None:
+            raise HeadraceError(f"A message part of type {self.type!r} has no text", fix="Add its text", param="text")
+        return self
+
+
+class ChatMessage(Body):
+    """A message. What an assistant's message of ours carries can be sent back as it came."""
+
+    role: str = Field(min_length=1)
+    content: str | list[ContentPart] | None = None
+    name: str | None = None
+    refusal: str | None = None
+    reasoning: str | None = None
+    reasoning_content: str | None = None
+    annotations: Harmless = None
+    tool_call_id: Unsupported = None
+    tool_calls: Unsupported = None
+    function_call: Unsupported = None
+    audio: Unsupported = None
+
+    @model_validator(mode="after")
+    def _refuse_what_is_not_served(self) -> Self:
+        for name in ("tool_calls", "function_call", "tool_call_id", "audio"):
+            if getattr(self, name):
+                raise unsupported(f"messages[].{name}", "Put it into the content: tool calls are not built yet")
+        return self
+
+    def as_template_input(self) -> dict[str, Any]:
+        """The message as chat templates know it: content is a string, and absent fields are absent."""
+        message: dict[str, Any] = {"role": self.role, "content": _text(self.content)}
+        for name in ("name", "reasoning_content"):
+            if (value := getattr(self, name)) is not None:
+                message[name] = value
+        if self.reasoning is not None:
+            message["reasoning_content"] = self.reasoning
+        return message
+
+
+class ChatTemplateBody(Body):
+    """The fields that say how messages become a prompt; /tokenize shares them."""
+
+    messages: list[ChatMessage] = Field(min_length=1)
+    add_generation_prompt: bool = True
+    continue_final_message: bool = False
+    add_special_tokens: bool = False
+    chat_template_kwargs: dict[str, Any] | None = None
+
+    @model_validator(mode="after")
+    def _one_ending(self) -> Self:
+        if self.continue_final_message and self.add_generation_prompt:
+            raise HeadraceError(
+                "continue_final_message and add_generation_prompt are both true",
+                rule="The prompt ends either inside the last message or before a new one",
+                fix="Set add_generation_prompt to false",
+                param="continue_final_message",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _template_kwargs_are_free(self) -> Self:
+        taken = [name for name in TEMPLATE_ARGUMENTS if name in (self.chat_template_kwargs or {})]
+        if taken:
+            raise HeadraceError(
+                f"chat_template_kwargs names {taken[0]}",
+                rule=f"{', '.join(TEMPLATE_ARGUMENTS)} are not variables of a template",
+                fix=f"Leave out {taken[0]}",
+                param="chat_template_kwargs",
+            )
+        return self
+
+
+class ChatCompletionRequest(ChatTemplateBody, SamplingBody):
+    """OpenAI's body, with vLLM's extras."""
+
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    logprobs: bool | None = False
+    top_logprobs: int | None = None
+    parallel_tool_calls: Harmless = None
+    include_reasoning: Harmless = None
+    echo: Literal[False] = False
+
+    tools: Unsupported = None
+    tool_choice: Unsupported = None
+    functions: Unsupported = None
+    function_call: Unsupported = None
+    modalities: Unsupported = None
+    audio: Unsupported = None
+    prediction: Unsupported = None
+    reasoning_effort: Unsupported = None
+    verbosity: Unsupported = None
+    web_search_options: Unsupported = None
+    documents: Unsupported = None
+    chat_template: Unsupported = None
+
+    default_token_limit: ClassVar[int | None] = None
+
+    @model_validator(mode="after")
+    def _check_logprobs(self) -> Self:
+        if self.top_logprobs is not None and not self.logprobs:
+            raise HeadraceError(
+                f"top_logprobs is {self.top_logprobs} and logprobs is not true",
+                fix="Set logprobs to true",
+                param="top_logprobs",
+            )
+        return self
+
+    @property
+    def token_limit(self) -> int | None:
+        """`max_completion_tokens`, or the older `max_tokens`."""
+        return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
+
+    @property
+    def num_logprobs(self) -> int | None:
+        """How many alternatives a position carries; None for no logprobs at all."""
+        return (self.top_logprobs or 0) if self.logprobs else None
+
+
+def _text(content: str | list[ContentPart] | None) -> str:
+    if content is None or isinstance(content, str):
+        return content or ""
+    return "\n".join(part.text or part.refusal or "" for part in content)

@@ -1,0 +1,141 @@
+"""A request's rows from the engine, turned into the `RequestOutput`s that its `output_kind` asks for.
+
+`LLM` in process and the HTTP front both use this, so that text, stop strings and logprobs are the same in both.
+"""
+
+from dataclasses import replace
+
+from headrace.core.outputs import CompletionOutput, RequestMetrics, RequestOutput, TokenLogprobs
+from headrace.core.sampling_params import RequestOutputKind, SamplingParams
+from headrace.text.detokenizer import PROMPT_TAIL_TOKENS
+from headrace.text.sequence_text import SequenceText, decorate
+from headrace.text.tokenizer import Tokenizer
+
+PromptLogprobs = list[TokenLogprobs | None]
+
+
+class RequestStream:
+    """The outputs of one request with `params.n` sequences, from its start to its end.
+
+    A request is read in one way, the one its `output_kind` names. A token costs the same however long the text is,
+    but for CUMULATIVE, where each output repeats the text.
+    """
+
+    def __init__(
+        self,
+        request_id: str,
+        prompt: str | None,
+        prompt_token_ids: list[int],
+        params: SamplingParams,
+        tokenizer: Tokenizer | None,
+        arrival_time: float,
+    ) -> None:
+        self.request_id = request_id
+        self._prompt = prompt
+        self._prompt_token_ids = prompt_token_ids
+        self._kind = params.output_kind
+        self._tokenizer = tokenizer
+        tail = prompt_token_ids[-PROMPT_TAIL_TOKENS:]
+        self._sequences = [SequenceText(index, params, tokenizer, tail) for index in range(params.n)]
+        self._running = params.n
+        self._prompt_logprobs: PromptLogprobs | None = None
+        self._cached_tokens: int | None = None
+        self._times = RequestMetrics(arrival_time=arrival_time)
+
+    @property
+    def finished(self) -> bool:
+        """Whether every sequence has ended."""
+        return self._running == 0
+
+    @property
+    def num_prompt_tokens(self) -> int:
+        """Tokens of the prompt."""
+        return len(self._prompt_token_ids)
+
+    @property
+    def num_output_tokens(self) -> int:
+        """Tokens made so far, over all sequences."""
+        return sum(len(sequence.token_ids) for sequence in self._sequences)
+
+    def add(
+        self,
+        index: int,
+        token_id: int,
+        finish_reason: str | None,
+        stop_token: int | None,
+        logprobs: TokenLogprobs | None,
+        *,
+        cached_tokens: int | None = None,
+        prompt_logprobs: PromptLogprobs | None = None,
+        now: float,
+    ) -> bool:
+        """Take one row of sequence `index`; True if a stop string ended it, so that the engine must be told.
+
+        `token_id` -1: it ended without a token. `finish_reason` "stop" without `stop_token`: it ended with EOS.
+        Rows of a sequence that has ended are ignored.
+        """
+        sequence = self._sequences[index]
+        if sequence.finished:
+            return False
+        self._note_prompt(cached_tokens, prompt_logprobs)
+        matched = False
+        if token_id >= 0:
+            self._note_time(now)
+            matched = sequence.add_token(token_id, logprobs, is_stop=finish_reason == "stop")
+        if finish_reason is not None and not matched:
+            sequence.finish(finish_reason, stop_token)
+        if matched or finish_reason is not None:
+            self._end_one(now)
+        return matched and finish_reason is None
+
+    def abort(self, reason: str = "abort", *, now: float | None = None) -> None:
+        """End every sequence that still runs."""
+        for sequence in self._sequences:
+            if not sequence.finished:
+                sequence.finish(reason)
+                self._end_one(self._times.last_token_time if now is None else now)
+
+    def output(self) -> RequestOutput | None:
+        """What the request's `output_kind` asks for; None if nothing is new (DELTA) or it still runs (FINAL_ONLY)."""
+        if self._kind == RequestOutputKind.DELTA:
+            return self._delta()
+        if self._kind == RequestOutputKind.FINAL_ONLY and not self.finished:
+            return None
+        return self._output([sequence.whole() for sequence in self._sequences], self._prompt_logprobs)
+
+    def _delta(self) -> RequestOutput | None:
+        outputs = [sequence.delta() for sequence in self._sequences if sequence.has_news]
+        if not outputs:
+            return None
+        prompt_logprobs, self._prompt_logprobs = self._prompt_logprobs, None
+        return self._output(outputs, prompt_logprobs)
+
+    def _output(self, outputs: list[CompletionOutput], prompt_logprobs: PromptLogprobs | None) -> RequestOutput:
+        return RequestOutput(
+            request_id=self.request_id,
+            prompt=self._prompt,
+            prompt_token_ids=self._prompt_token_ids,
+            prompt_logprobs=prompt_logprobs,
+            outputs=outputs,
+            finished=self.finished,
+            metrics=replace(self._times),
+            num_cached_tokens=self._cached_tokens,
+        )
+
+    def _note_prompt(self, cached_tokens: int | None, prompt_logprobs: PromptLogprobs | None) -> None:
+        if cached_tokens is not None:
+            self._cached_tokens = cached_tokens
+        if prompt_logprobs is not None:
+            self._prompt_logprobs = [
+                None if entry is None else decorate(entry, self._tokenizer) for entry in prompt_logprobs
+            ]
+
+    def _note_time(self, now: float) -> None:
+        self._times.last_token_time = now
+        if not self._times.first_token_time:
+            self._times.first_token_time = now
+
+    def _end_one(self, now: float) -> None:
+        self._running -= 1
+        if self.finished:
+            self._times.finished_time = now
