@@ -88,6 +88,13 @@ def test_a_type_that_is_not_served(gguf_file: Path, number: int, name: str) -> N
     assert "Q4_K" in error.rule
 
 
+def test_rows_that_are_no_whole_blocks(gguf_file: Path) -> None:
+    data = gguf_file.read_bytes()
+    name = b"blk.0.attn_q.weight"
+    gguf_file.write_bytes(data.replace(name + struct.pack("<IQ", 2, 64), name + struct.pack("<IQ", 2, 63)))
+    assert "rows of 63" in refused(gguf_file).what
+
+
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_a_damaged_header_gives_a_header_or_one_error(gguf_file: Path, data: st.DataObject) -> None:

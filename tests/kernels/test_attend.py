@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from kernel_cases import HEAD_SHAPES, MIXES, Case, assert_near, random_case
+from kernel_cases import HEAD_SHAPES, IMPLEMENTATIONS, MIXES, Case, assert_near, random_case
 from torch import Tensor
 
+from headrace.kernels.batch import make_step_batch
 from headrace.kernels.ops import HeadShape, Ops
 from headrace.kernels.torch_ops import TorchOps
 
@@ -97,3 +98,20 @@ def test_poison_in_one_row_stays_in_it(ops: Ops, dtype: torch.dtype) -> None:
     healthy = [0, *range(2, 8)]
     assert_near(actual[healthy], expected[healthy], dtype)
     assert actual[1].isnan().all()
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_bfloat16_results_do_not_depend_on_the_step(implementation: str) -> None:
+    """Bit for bit the same alone, beside other rows, and however a prompt is cut into chunks."""
+    rows, heads = [(1, 40), (200, 200), (1, 300), (64, 150)], HeadShape(6, 2, 64)
+    ops, case = IMPLEMENTATIONS[implementation](torch.bfloat16), random_case(rows, heads, torch.bfloat16)
+    together = ops.attend(case.q, case.cache, case.batch, 0.125, None)
+    queries = case.q.split([new for new, _ in rows])
+    apart = []
+    for (new, length), table, query in zip(rows, case.tables, queries, strict=True):
+        cached = length - new
+        for chunk in query.split(37):
+            cached += len(chunk)
+            batch = make_step_batch([len(chunk)], [cached], [table], 16)
+            apart.append(ops.attend(chunk, case.cache, batch, 0.125, None))
+    assert torch.equal(torch.cat(apart), together)

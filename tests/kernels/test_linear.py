@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from kernel_cases import assert_near
+from kernel_cases import IMPLEMENTATIONS, assert_near
 from torch import Tensor
 
 from headrace.kernels.ops import Int4Groups, Linear, Ops
@@ -76,12 +76,20 @@ def test_a_row_does_not_see_the_values_of_its_batch_mates(ops: Ops, dtype: torch
     assert torch.equal(linear(x)[0], linear(wild)[0])
 
 
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("kind", ["dense", "int8", "int4"])
+def test_bfloat16_gives_a_row_the_same_bits_alone_and_in_a_batch(implementation: str, kind: str) -> None:
+    linear = a_linear(IMPLEMENTATIONS[implementation](torch.bfloat16), kind, torch.bfloat16, 576, 192)
+    x = torch.randn(140, 576).to(torch.bfloat16)
+    alone = torch.cat([linear(row.unsqueeze(0)) for row in x])
+    for tokens in (2, 17, 140):
+        assert torch.equal(linear(x[:tokens]), alone[:tokens])
+
+
 def test_int8_gives_a_row_the_same_alone_and_in_a_batch(ops: Ops, dtype: torch.dtype) -> None:
     linear = a_linear(ops, "int8", dtype, 576, 192)
     x = torch.randn(40, 576).to(dtype)
-    together = linear(x)
-    alone = torch.cat([linear(row.unsqueeze(0)) for row in x])
-    assert_near(together, alone, torch.float32)
+    assert_near(linear(x), torch.cat([linear(row.unsqueeze(0)) for row in x]), torch.float32)
 
 
 @pytest.mark.parametrize("kind", ["dense", "int8", "int4"])

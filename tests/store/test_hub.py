@@ -45,6 +45,15 @@ def test_a_complete_cache_is_enough_without_a_network(hub: FakeHub, safetensors_
     assert resolve(NAME, download_dir=str(tmp_path), progress=False) == online
 
 
+def test_a_cache_that_lacks_only_what_is_not_needed(hub: FakeHub, safetensors_files, tmp_path: Path) -> None:
+    """As when another program has fetched the config and the weights, and no more."""
+    hub.repos[NAME] = Repo(safetensors_files | {"preprocessor_config.json": b"{}"})
+    online = resolve(NAME, download_dir=str(tmp_path), progress=False)
+    (online.path / "preprocessor_config.json").unlink()
+    hub.close()
+    assert resolve(NAME, download_dir=str(tmp_path), progress=False) == online
+
+
 def test_offline_mode_sends_nothing(hub: FakeHub, safetensors_files, tmp_path: Path, monkeypatch) -> None:
     hub.repos[NAME] = Repo(safetensors_files)
     online = resolve(NAME, download_dir=str(tmp_path), progress=False)

@@ -136,8 +136,11 @@ def test_an_index_without_a_map(model_dir: Path, index: object) -> None:
 
 
 def test_an_index_that_leads_out_of_the_directory(model_dir: Path) -> None:
-    (model_dir / "model.safetensors.index.json").write_text('{"weight_map": {"a": "../../secret.safetensors"}}')
-    assert "../../secret.safetensors" in refused(model_dir).what
+    (model_dir / "model-00001-of-00002.safetensors").rename(model_dir.parent / "secret.safetensors")
+    (model_dir / "model.safetensors.index.json").write_text('{"weight_map": {"a": "../secret.safetensors"}}')
+    error = refused(model_dir)
+    assert "../secret.safetensors" in error.what
+    assert "beside" in error.rule
 
 
 @pytest.mark.parametrize("keep", [0, 5, 40, -1])

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from headrace.cli.engine_environment import prepare_this_process
 from headrace.cli.engine_options import engine_config, with_engine_options
 from headrace.core.config import EMBEDDED_MODEL
 
@@ -61,6 +62,7 @@ def _bench(
     output_len: int,
     json_file: Path | None,
 ) -> None:
+    prepare_this_process()
     from headrace import LLM
     from headrace.cli.bench_engine import Load, as_table, measure
 

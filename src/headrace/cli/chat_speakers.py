@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from headrace.cli.chat_session import Message
+from headrace.cli.engine_environment import prepare_this_process
 from headrace.core.config import EngineConfig
 from headrace.core.errors import ErrorKind, HeadraceError
 from headrace.core.sampling_params import RequestOutputKind, SamplingParams
@@ -89,6 +90,7 @@ class LocalModel:
     """A model in this process; leaving the block gives its memory back."""
 
     def __init__(self, config: EngineConfig, answering: Answering) -> None:
+        prepare_this_process()
         from headrace import AsyncLLM
 
         self._llm = AsyncLLM(**asdict(config))

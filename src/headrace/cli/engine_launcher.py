@@ -10,10 +10,11 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
+from headrace.cli.engine_environment import engine_environment
 from headrace.cli.model_text import find_model, load_model_text
 from headrace.core.config import EngineConfig
 from headrace.server.model_text import ModelText
@@ -76,22 +77,6 @@ class EngineProcess:
         with contextlib.suppress(BrokenPipeError):  # it has ended already, which `on_exit` tells
             self._process.stdin.write(msgspec.json.encode(config) + b"\n")
             self._process.stdin.flush()
-
-
-def engine_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """The engine's environment: what the user set stays, the rest is set before torch reads it.
-
-    Passive waiting gives the cores back between steps: with active waiting, OpenMP's threads spin on the cores that
-    the HTTP process needs.
-    """
-    defaults = {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": str(num_cores())}
-    return {**defaults, **environment}
-
-
-def num_cores() -> int:
-    """How many cores this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 
 
 def _report_exit(process: "subprocess.Popen[bytes]", on_exit: Callable[[str], None]) -> None:

@@ -97,10 +97,10 @@ def _flags() -> list[inspect.Parameter]:
 def _flag(name: str, default: object) -> inspect.Parameter:
     """None stands for "not given", so that the default lives in `EngineConfig` alone."""
     dashed = name.replace("_", "-")
-    shown = False if default in (None, "auto") else str(default)
+    shown = "" if default in (None, "auto") else f" [default: {default}]"
     spelling = f"--{dashed}/--no-{dashed}" if isinstance(default, bool) else f"--{dashed}"
     kind: Any = str if name in _SIZES or default is None else type(default)
-    option = typer.Option(spelling, help=_HELP[name], rich_help_panel=PANEL, show_default=shown)
+    option = typer.Option(spelling, help=_HELP[name] + shown, rich_help_panel=PANEL, show_default=False)
     return _parameter(name, Annotated[kind | None, option])
 
 

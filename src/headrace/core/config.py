@@ -22,6 +22,9 @@ _DTYPE_ALIASES = {"half": "float16", "float": "float32", "bf16": "bfloat16", "fp
 _REFUSED = {
     "speculative_config": "Leave it out: speculative decoding is not built yet",
     "enable_lora": "Serve the base model, or merge the adapter into it with peft's merge_and_unload",
+    "lora_modules": "Serve the base model, or merge the adapter into it with peft's merge_and_unload",
+    "max_lora_rank": "Leave it out: adapters are not served yet",
+    "num_speculative_tokens": "Leave it out: speculative decoding is not built yet",
     "kv_transfer_config": "Leave it out",
     "cpu_offload_gb": "Use a smaller model or quantization='int8'",
     "swap_space": "Leave it out: preempted requests are recomputed, nothing is swapped",

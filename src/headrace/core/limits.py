@@ -1,63 +1,75 @@
 """What a model can take: one check of a request against the model's limits, for Python and HTTP alike."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from headrace.core.errors import HeadraceError
 from headrace.core.sampling_params import SamplingParams
 
 
+class ContextOverflow(HeadraceError):
+    """The prompt, or the prompt and the tokens asked for, are more than the model's context holds."""
+
+
 @dataclass(frozen=True, slots=True)
 class ModelLimits:
-    """`max_model_len` tokens of prompt and answer together, ids below `vocab_size`, `max_logprobs` a position."""
+    """`max_model_len` tokens of prompt and answer together, ids below `vocab_size`, `max_logprobs` a position.
+
+    `names` says what the caller calls a field, where that differs from `SamplingParams` ("prompt" is the prompt).
+    """
 
     max_model_len: int
     vocab_size: int
     max_logprobs: int = 20
+    names: Mapping[str, str] = field(default_factory=dict)
 
     def check(self, prompt_token_ids: Sequence[int], params: SamplingParams) -> None:
         """Raise `HeadraceError` if the model cannot serve this prompt with these parameters."""
-        self._check_prompt(prompt_token_ids)
+        self.check_prompt(prompt_token_ids)
         self._check_length(len(prompt_token_ids), params.max_tokens)
         for name in ("stop_token_ids", "allowed_token_ids", "logit_bias"):
-            self._check_ids(name, getattr(params, name) or ())
+            self.check_token_ids(name, getattr(params, name) or ())
         for name in ("logprobs", "prompt_logprobs"):
             self._check_logprobs(name, getattr(params, name))
 
-    def _check_prompt(self, ids: Sequence[int]) -> None:
-        if not ids:
+    def check_prompt(self, token_ids: Sequence[int]) -> None:
+        """Raise unless the prompt has tokens, all in the vocabulary, and leaves room for an answer."""
+        name = self._name("prompt")
+        if not token_ids:
             raise HeadraceError(
-                "The prompt is empty", rule="A prompt has at least one token", fix="Pass some text", param="prompt"
+                "The prompt is empty", rule="A prompt has at least one token", fix="Pass some text", param=name
             )
-        self._check_ids("prompt", ids)
-
-    def _check_length(self, num_prompt: int, max_tokens: int | None) -> None:
-        room = self.max_model_len - num_prompt
-        if room < 1:
-            raise HeadraceError(
-                f"The prompt has {num_prompt} tokens",
+        self.check_token_ids("prompt", token_ids)
+        if len(token_ids) >= self.max_model_len:
+            raise ContextOverflow(
+                f"The prompt has {len(token_ids)} tokens",
                 rule=f"The model's context holds {self.max_model_len} tokens, prompt and answer together",
                 fix=f"Shorten the prompt to {self.max_model_len - 1} tokens or fewer, or raise --max-model-len",
-                param="prompt",
-            )
-        if max_tokens is not None and max_tokens > room:
-            raise HeadraceError(
-                f"max_tokens is {max_tokens} and the prompt has {num_prompt} tokens",
-                rule=f"The model's context holds {self.max_model_len} tokens, prompt and answer together",
-                fix=f"Use max_tokens={room} or fewer, or leave it to the context (max_tokens=None)",
-                param="max_tokens",
+                param=name,
             )
 
-    def _check_ids(self, name: str, ids: Iterable[object]) -> None:
-        for token_id in ids:
+    def check_token_ids(self, name: str, token_ids: Iterable[object]) -> None:
+        """Raise unless all ids are in the vocabulary."""
+        for token_id in token_ids:
             if isinstance(token_id, bool) or not isinstance(token_id, int) or not 0 <= token_id < self.vocab_size:
                 raise HeadraceError(
-                    f"{name} has the token id {token_id!r}",
+                    f"{self._name(name)} has the token id {token_id!r}",
                     rule=f"Token ids of this model are integers from 0 to {self.vocab_size - 1}",
-                    param=name,
+                    param=self._name(name),
                 )
 
-    def _check_logprobs(self, name: str, value: int | None) -> None:
+    def _check_length(self, num_prompt: int, max_tokens: int | None) -> None:
+        name, room = self._name("max_tokens"), self.max_model_len - num_prompt
+        if max_tokens is not None and max_tokens > room:
+            raise ContextOverflow(
+                f"{name} is {max_tokens} and the prompt has {num_prompt} tokens",
+                rule=f"The model's context holds {self.max_model_len} tokens, prompt and answer together",
+                fix=f"Use {name}={room} or fewer, or none to use what the context has left",
+                param=name,
+            )
+
+    def _check_logprobs(self, field_name: str, value: int | None) -> None:
+        name = self._name(field_name)
         wanted = self.vocab_size if value == -1 else value or 0
         if wanted > self.max_logprobs and self.max_logprobs != -1:
             raise HeadraceError(
@@ -66,3 +78,6 @@ class ModelLimits:
                 fix=f"Ask for fewer, or start with --max-logprobs {value}",
                 param=name,
             )
+
+    def _name(self, field_name: str) -> str:
+        return self.names.get(field_name, field_name)

@@ -1,7 +1,5 @@
 """Linear layers on a CPU, out of torch's own operators: weights are packed once, in the layout its kernels read."""
 
-from collections.abc import Iterator
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -11,8 +9,8 @@ from headrace.kernels.quantize import INT8_MAX, quantize_rows
 from headrace.kernels.torch_linear import bytes_of
 
 _PART_ELEMENTS = 1 << 20
-"""Weights that are converted at a time: what is in the cache when it is multiplied with, and no second copy."""
-_MAX_NARROW_TOKENS = 4
+"""Weights that are widened at a time: no second copy of them all."""
+_MAX_NARROW_TOKENS = 2
 
 
 class PackedDense:
@@ -96,13 +94,11 @@ def int_mm_is_exact() -> bool:
 
 
 class PackedInt4:
-    """4-bit groups by `_weight_int4pack_mm_for_cpu`, for bfloat16 activations.
+    """4-bit groups by `_weight_int4pack_mm_for_cpu`, for bfloat16 activations: w = (q - 8) * scale + zero.
 
-    The kernel's form is w = (q - 8) * scale + zero with both in bfloat16. Many tokens are cheaper by multiplying the
-    weight out, which needs torch's packed layout: that is done only if unpacking gives back what was packed.
+    Scale and zero are rounded to bfloat16. For hundreds of tokens it would be faster to multiply the weight out, but
+    that rounds otherwise: a token's result would depend on how many others are in the step.
     """
-
-    _MIN_DENSE_TOKENS = 64
 
     def __init__(self, weight: Int4Groups, bias: Tensor | None) -> None:
         self._group_size = weight.group_size
@@ -110,8 +106,6 @@ class PackedInt4:
         zero = weight.minimum + 8 * weight.scale
         self._scale_zero = torch.stack((weight.scale.t(), zero.t()), dim=-1).bfloat16().contiguous()
         self._bias = bias
-        centred = weight.q.t().to(torch.bfloat16) - 8
-        self._unpacks = len(weight.q) % 64 == 0 and torch.equal(_unpack_int4(self._packed), centred)
 
     @property
     def nbytes(self) -> int:
@@ -120,32 +114,5 @@ class PackedInt4:
 
     def __call__(self, x: Tensor) -> Tensor:
         """`[T, in]` to `[T, out]`."""
-        y: Tensor
-        if self._unpacks and len(x) >= self._MIN_DENSE_TOKENS:
-            y = torch.cat([torch.mm(x, part) for part in self._multiplied_out()], dim=1)
-        else:
-            y = torch.ops.aten._weight_int4pack_mm_for_cpu(x, self._packed, self._group_size, self._scale_zero)
+        y: Tensor = torch.ops.aten._weight_int4pack_mm_for_cpu(x, self._packed, self._group_size, self._scale_zero)
         return y if self._bias is None else y.add_(self._bias)
-
-    def _multiplied_out(self) -> Iterator[Tensor]:
-        """The weight in bfloat16, transposed, a part of the outputs at a time: [in, some of out]."""
-        outputs = max(64, _PART_ELEMENTS // (2 * self._packed.shape[1]) // 64 * 64)
-        for packed, scale_zero in zip(
-            torch.split(self._packed, outputs), torch.split(self._scale_zero, outputs, dim=1), strict=True
-        ):
-            centred = _unpack_int4(packed)
-            scale, zero = scale_zero.permute(2, 0, 1).unsqueeze(2).contiguous().unbind()
-            yield torch.addcmul(zero, centred.view(len(scale), -1, centred.shape[1]), scale).view_as(centred)
-
-
-def _unpack_int4(packed: Tensor) -> Tensor:
-    """AVX-512's layout of `_convert_weight_to_int4pack_for_cpu`, uint8 [out, in / 2], to bfloat16 q - 8, [in, out].
-
-    Blocks of 64 outputs; in each, for every input, 32 bytes: byte i has output i in its low four bits, 32 + i above.
-    """
-    out_features, half = packed.shape
-    blocks = packed.view(out_features // 64, 2 * half, 32).transpose(0, 1)
-    unpacked = torch.empty(2 * half, out_features // 64, 2, 32, dtype=torch.bfloat16)
-    unpacked[:, :, 0] = (blocks & 15).sub_(8).view(torch.int8)
-    unpacked[:, :, 1] = (blocks >> 4).sub_(8).view(torch.int8)
-    return unpacked.view(2 * half, out_features)

@@ -10,6 +10,7 @@ from headrace.kernels.cpu_attention import attend_in_groups
 from headrace.kernels.cpu_linear import IntMmInt8, PackedDense, PackedInt4, WidenedDense, int_mm_is_exact, packs_dense
 from headrace.kernels.cpu_plan import head_slots, rotation
 from headrace.kernels.ops import HeadShape, Int4Groups, LayerCache, Linear, StepBatch
+from headrace.kernels.scratch import Scratch
 from headrace.kernels.torch_linear import TorchDense, TorchInt8
 from headrace.kernels.torch_ops import TorchOps
 
@@ -17,10 +18,11 @@ _INT4_GROUP_SIZES = (32, 64, 128, 256)
 
 
 class CpuOps(TorchOps):
-    """`Ops` for activations of one dtype on a CPU."""
+    """`Ops` for activations of one dtype on a CPU; for one thread at a time."""
 
     def __init__(self, dtype: torch.dtype) -> None:
         self._dtype = dtype
+        self._scratch = Scratch()
         self._dense = _dense_kind(dtype)
         self._int8 = IntMmInt8 if int_mm_is_exact() else TorchInt8
         self._attention_dtype = dtype if self._dense is PackedDense else torch.float32
@@ -75,7 +77,7 @@ class CpuOps(TorchOps):
 
     def attend(self, q: Tensor, cache: LayerCache, batch: StepBatch, scale: float, window: int | None) -> Tensor:
         """Causal attention of each row's new tokens over its cached context; [T, num_heads * head_dim]."""
-        return attend_in_groups(q, cache, batch, scale, window, self._attention_dtype)
+        return attend_in_groups(q, cache, batch, scale, window, self._attention_dtype, self._scratch)
 
 
 def _norm_heads(x: Tensor, num_heads: int, q_norm: Tensor, k_norm: Tensor, eps: float) -> Tensor:

@@ -37,9 +37,14 @@ class Mask:
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """Some queries of each row of a group: the places of their tokens, int64 [G * Q], and the keys they may see."""
+    """Some queries of each row of a group, and the keys they may see.
+
+    `tokens` int64 [G * Q]: the queries' places in the step; `own_keys` int64 [G * num_kv_heads * Q]: the places of the
+    keys at their own positions among the gathered ones.
+    """
 
     tokens: Tensor
+    own_keys: Tensor
     queries: int
     keys: int
     masks: list[Mask]
@@ -50,15 +55,13 @@ class RowGroup:
     """G rows, padded to one length of L keys (whole blocks).
 
     `blocks` int64 [G * num_kv_heads * L / block_size]: what to gather of the cache seen as single heads of blocks.
-    `unwritten`: which gathered tokens (keys, then values) lie beyond a row's end. `anchors` int64 [G * num_kv_heads]:
-    each row's last key among the gathered ones.
+    `unwritten`: which gathered tokens (keys, then values) may be anything.
     """
 
     size: int
     keys: int
     blocks: Tensor
     unwritten: Tensor
-    anchors: Tensor
     tiles: list[Tile]
 
 
@@ -170,28 +173,37 @@ def _split(rows: _Rows, key: AttentionKey) -> Iterator[Ints]:
 def _plan_group(rows: _Rows, tables: NDArray[np.int32], key: AttentionKey) -> RowGroup:
     num_blocks = -(-int(rows.keys.max()) // key.block_size)
     keys, heads = num_blocks * key.block_size, np.arange(key.num_kv_heads)
-    last_block = rows.first_block + (rows.keys - 1) // key.block_size
-    column = np.minimum(rows.first_block[:, None] + np.arange(num_blocks), last_block[:, None])
+    column = rows.first_block[:, None] + np.where(_in_row(rows, num_blocks, key), np.arange(num_blocks), 0)
     blocks = tables[rows.row[:, None], column].astype(np.int64)[:, None, :] * key.num_kv_heads + heads[:, None]
     first_token = (np.arange(len(rows.row))[:, None] * key.num_kv_heads + heads) * keys
     return RowGroup(
         size=len(rows.row),
         keys=keys,
         blocks=torch.from_numpy(blocks.ravel()),
-        unwritten=torch.from_numpy(_unwritten(rows, keys, first_token)),
-        anchors=torch.from_numpy((first_token + rows.keys[:, None] - 1).ravel()),
-        tiles=list(_plan_tiles(rows, keys, key)),
+        unwritten=torch.from_numpy(_unwritten(rows, num_blocks, first_token, key)),
+        tiles=list(_plan_tiles(rows, first_token, keys, key)),
     )
 
 
-def _unwritten(rows: _Rows, keys: int, first_token: Ints) -> Ints:
-    """Flat places of the gathered tokens beyond each row's end: of all keys, then of all values."""
-    row, beyond = np.nonzero(np.arange(keys) >= rows.keys[:, None])
-    of_keys = (first_token[row] + beyond[:, None]).ravel()
-    return np.concatenate((of_keys, of_keys + first_token.size * keys))
+def _in_row(rows: _Rows, num_blocks: int, key: AttentionKey) -> NDArray[np.bool_]:
+    """Which of the blocks 0 to `num_blocks` each row has; bool [G, num_blocks]."""
+    return np.arange(num_blocks) * key.block_size < rows.keys[:, None]
 
 
-def _plan_tiles(rows: _Rows, keys: int, key: AttentionKey) -> Iterator[Tile]:
+def _unwritten(rows: _Rows, num_blocks: int, first_token: Ints, key: AttentionKey) -> Ints:
+    """Flat places of the gathered tokens that may be anything, even NaN: of all keys, then of all values.
+
+    Those are the ones beyond the end in a row's last block. Padding repeats the row's first block, which is full
+    unless it is the last one too.
+    """
+    full = ~_in_row(rows, num_blocks, key) & (rows.keys[:, None] >= key.block_size)
+    beyond = np.arange(num_blocks * key.block_size) >= rows.keys[:, None]
+    row, place = np.nonzero(beyond & ~np.repeat(full, key.block_size, axis=1))
+    of_keys = (first_token[row] + place[:, None]).ravel()
+    return np.concatenate((of_keys, of_keys + first_token.size * num_blocks * key.block_size))
+
+
+def _plan_tiles(rows: _Rows, first_token: Ints, keys: int, key: AttentionKey) -> Iterator[Tile]:
     """Cut the queries, so that a tile's scores stay in cache and no tile multiplies far beyond the diagonal."""
     longest = int(rows.queries.max())
     size = int(np.clip(_MAX_TILE_SCORES // (len(rows.row) * key.num_heads * keys), *_TILE_QUERIES))
@@ -201,7 +213,8 @@ def _plan_tiles(rows: _Rows, keys: int, key: AttentionKey) -> Iterator[Tile]:
         # Whole blocks: a decode tile then takes all gathered keys, and multiplying a slice of them would copy it.
         seen = -(-int(position.max() + 1) // key.block_size) * key.block_size
         tokens = torch.from_numpy((rows.start[:, None] + place).ravel())
-        yield Tile(tokens, place.shape[1], seen, list(_plan_masks(position, seen, key)))
+        own_keys = torch.from_numpy((first_token[:, :, None] + position[:, None, :]).ravel())
+        yield Tile(tokens, own_keys, place.shape[1], seen, list(_plan_masks(position, seen, key)))
 
 
 def _plan_masks(position: Ints, seen: int, key: AttentionKey) -> Iterator[Mask]:

@@ -1,12 +1,15 @@
 """In which form each weight is kept: dense, int8 or int4, by the quantization asked for and what the file has.
 
-Measured on the embedded model (`benchmarks/perplexity.py`), an int8 head instead of a dense one leaves the perplexity
-where it was, and a small model spends half its decoding time in the head. So wherever linears are 4-bit, the head is
-int8 unless the file has 4-bit groups for it too.
+Where linears are 4-bit the head is int8, unless the file has 4-bit groups for it too: a dense head would be half of
+the bytes that a small model reads for each token, and an int8 one costs the embedded model 0.5 % of perplexity
+(`benchmarks/perplexity.py`). A Q8_0 linear stays dense under "auto": one scale for a whole output channel in place of
+one for 32 weights would not be the file's own bits.
 """
 
+import weakref
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -18,6 +21,15 @@ from headrace.models.checkpoint import Checkpoint
 from headrace.models.fuse import GROUP_SIZE, rounded_groups, stacked, stacked_groups
 
 Form = Literal["dense", "int8", "int4 as in the file", "int4 rounded"]
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The output layer; `own_nbytes` is what it holds beyond a table that it shares with the embedding."""
+
+    linear: Linear
+    form: Form
+    own_nbytes: int
 
 
 class LinearBuilder:
@@ -41,12 +53,23 @@ class LinearBuilder:
         vector = self.tensor([f"{prefix}{part}.bias" for part in parts]) if bias else None
         return self._build(form, names, vector)
 
-    def head(self, name: str, embedding: Tensor | None) -> tuple[Linear, Form]:
-        """The output layer from tensor `name`; `embedding` is given if it is that same tensor, already loaded."""
+    def head(self, name: str) -> Head:
+        """The output layer, from a tensor of its own."""
         form = self._head_form(name)
-        if form == "dense" and embedding is not None:
-            return self._ops.dense(embedding), form
-        return self._build(form, [name], None), form
+        linear = self._build(form, [name], None)
+        return Head(linear, form, linear.nbytes)
+
+    def tied_head(self, name: str, embedding: Tensor) -> Head:
+        """The output layer from the embedding table, which is `name` in the checkpoint; it shares it if it can."""
+        form = self._head_form(name)
+        if form != "dense":
+            return self.head(name)
+        view = embedding.view_as(embedding)
+        given = weakref.ref(view)
+        linear = self._ops.dense(view)
+        del view
+        # A layer that repacks the table lets go of the tensor that it was given, one that shares it does not.
+        return Head(linear, form, 0 if given() is not None else linear.nbytes)
 
     def tensor(self, names: Sequence[str]) -> Tensor:
         """Tensors stacked as they are, in the model's dtype."""
@@ -57,8 +80,7 @@ class LinearBuilder:
             return self._ops.dense(self.tensor(names), bias)
         if form == "int4 as in the file":
             return self._ops.int4(stacked_groups(self._checkpoint, names, self._device), bias)
-        # Rounded from float32, so that each value is rounded once.
-        weight = stacked(self._checkpoint, names, torch.float32, self._device)
+        weight = self.tensor(names)
         return self._ops.int8(weight, bias) if form == "int8" else self._ops.int4(rounded_groups(weight), bias)
 
     def _form(self, names: Sequence[str]) -> Form:

@@ -39,7 +39,7 @@ _IN_LAYER: Final[Mapping[str, str]] = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
-_LAYER_NAME = re.compile(r"blk\.(\d+)\.(\w+)\.(weight|bias)")
+_LAYER_NAME = re.compile(r"blk\.(\d+)\.(\w+)(\.\w+)?")
 
 
 class GgufCheckpoint:
@@ -106,8 +106,8 @@ def _half_split_order(rows: int, heads: int) -> NDArray[np.int64]:
 
 
 def _canonical(name: str) -> str:
-    """Hugging Face's name of a tensor; names that are not in the tables stay as they are."""
+    """Hugging Face's name of a tensor. One that is not in the tables keeps its own, under that of its layer."""
     match = _LAYER_NAME.fullmatch(name)
-    if match and match[2] in _IN_LAYER:
-        return f"model.layers.{match[1]}.{_IN_LAYER[match[2]]}.{match[3]}"
-    return _OUTER.get(name, name)
+    if match is None:
+        return _OUTER.get(name, name)
+    return f"model.layers.{match[1]}.{_IN_LAYER.get(match[2], match[2])}{match[3] or ''}"

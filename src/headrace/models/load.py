@@ -46,10 +46,8 @@ def load_model(
         if progress:
             progress(layer + 1, shape.num_layers)
     embedding, final_norm = builder.tensor([EMBEDDING]), builder.tensor([FINAL_NORM])
-    tied = shape.tie_word_embeddings
-    head, head_form = builder.head(EMBEDDING if tied else HEAD, embedding if tied else None)
+    head = builder.tied_head(EMBEDDING, embedding) if shape.tie_word_embeddings else builder.head(HEAD)
     cos_sin = cos_sin_table(shape, max_model_len, device)
-    shared = tied and head_form == "dense"
     nbytes = sum(layer.nbytes for layer in layers) + sum(part.nbytes for part in (embedding, final_norm, cos_sin))
     return Decoder(
         shape,
@@ -57,10 +55,10 @@ def load_model(
         embedding,
         layers,
         final_norm,
-        head,
+        head.linear,
         cos_sin,
-        nbytes=nbytes + (0 if shared else head.nbytes),
-        summary=_summary(builder, head_form, shape, dtype),
+        nbytes=nbytes + head.own_nbytes,
+        summary=_summary(builder, head.form, shape, dtype),
     )
 
 

@@ -13,7 +13,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-
 _SERIAL_ELEMENTS: Final = 1 << 15
 """torch spreads a copy of more elements over its threads."""
 

@@ -83,19 +83,21 @@ def _read_header(path: Path) -> dict[str, _Entry]:
         if 8 + length > size:
             raise _not_safetensors(path, f"its header should end at byte {8 + length}, the file has {size}")
         try:
-            header: dict[str, Any] = json.loads(file.read(length))
+            header = json.loads(file.read(length))
         except ValueError as error:
             raise _not_safetensors(path, f"its header is not JSON ({error})") from error
+    if not isinstance(header, dict):
+        raise _not_safetensors(path, "its header is not a JSON object")
     header.pop("__metadata__", None)
     mapped = MappedFile(path)
     return {name: _entry(path, mapped, 8 + length, name, fields) for name, fields in header.items()}
 
 
-def _entry(path: Path, file: MappedFile, data_start: int, name: str, fields: dict[str, Any]) -> _Entry:
+def _entry(path: Path, file: MappedFile, data_start: int, name: str, fields: Any) -> _Entry:
     """One tensor of the header."""
     try:
-        info = TensorInfo(tuple(fields["shape"]), fields["dtype"], path.name)
-        begin, end = fields["data_offsets"]
+        info = TensorInfo(tuple(map(int, fields["shape"])), str(fields["dtype"]), path.name)
+        begin, end = map(int, fields["data_offsets"])
     except (KeyError, TypeError, ValueError) as error:
         raise _not_safetensors(path, f"the header's entry for {name} is malformed") from error
     if not 0 <= begin <= end or data_start + end > file.size_bytes:

@@ -12,7 +12,7 @@ FINAL_NORM = "model.norm.weight"
 HEAD = "lm_head.weight"
 
 _LAYER = re.compile(r"model\.layers\.(\d+)\.")
-_HARMLESS = re.compile(r"rotary_emb\.inv_freq$|\.(masked_)?bias_mask$|self_attn\.[kv]_scale$")
+_HARMLESS = re.compile(r"\.(rotary_emb\.inv_freq|k_scale|v_scale)$")
 _FOREIGN = {
     ".qweight": "AWQ or GPTQ",
     ".qzeros": "AWQ or GPTQ",

@@ -93,51 +93,64 @@ def plan_cache(
     refused with `HeadraceError`. No more blocks are made than `max_num_seqs` full sequences fill, unless
     the user named the cache's size. `num_blocks_override` is taken as it is.
     """
-    block_bytes = kv_block_bytes(shape, block_size, kv_dtype_bytes)
-    fitting_blocks = budget.kv_bytes // block_bytes if num_blocks_override is None else num_blocks_override
-    fitting_tokens = fitting_blocks * block_size
-    if fitting_tokens == 0:
-        raise _no_block(budget, block_bytes)
-    longest = longest_context(shape)
-    if isinstance(max_model_len, int):
-        _check_asked(max_model_len, longest, fitting_tokens, budget, block_bytes, block_size)
-        chosen = max_model_len
-    else:
-        chosen = min(longest, fitting_tokens)
-    blocks_each = -(-chosen // block_size)
-    num_blocks = fitting_blocks
-    if num_blocks_override is None and not budget.kv_asked_for:
-        num_blocks = min(fitting_blocks, max_num_seqs * blocks_each)
-    concurrency = num_blocks / blocks_each
-    lines = _explain(num_blocks, block_bytes, block_size, chosen, longest, concurrency)
+    block = _Block(block_size, kv_block_bytes(shape, block_size, kv_dtype_bytes))
+    overridden = num_blocks_override is not None
+    num_blocks = budget.kv_bytes // block.nbytes if num_blocks_override is None else num_blocks_override
+    if num_blocks == 0:
+        raise _no_block(budget, block)
+    longest, fitting = longest_context(shape), num_blocks * block_size
+    chosen = max_model_len if isinstance(max_model_len, int) else min(longest, fitting)
+    if chosen > longest:
+        raise _beyond_the_model(chosen, longest)
+    if chosen > fitting:
+        raise _does_not_fit(chosen, fitting, budget, block, may_grow=not overridden)
+    if not overridden and not budget.kv_asked_for:
+        num_blocks = min(num_blocks, max_num_seqs * block.count(chosen))
+    concurrency = num_blocks / block.count(chosen)
+    context = f"{chosen:,} tokens"
+    if chosen != max_model_len and chosen < longest:
+        context += f" (the model reaches {longest:,}; a larger --kv-cache-memory-bytes makes room for them)"
+    lines = (
+        ("KV cache", f"{num_blocks:,} blocks of {block_size} tokens, {_gib(num_blocks * block.nbytes)} GiB"),
+        ("Longest context", context),
+        ("At once", f"{concurrency:.1f} sequences of full length"),
+    )
     return CachePlan(num_blocks, chosen, concurrency, lines)
 
 
-def _check_asked(
-    asked: int, longest: int, fitting_tokens: int, budget: MemoryBudget, block_bytes: int, block_size: int
-) -> None:
-    if asked > longest:
-        raise HeadraceError(
-            f"max_model_len is {asked}",
-            rule=f"The model's positions reach {longest} tokens",
-            fix=f"Use --max-model-len {longest}",
-            param="max_model_len",
-        )
-    if asked <= fitting_tokens:
-        return
-    needed = -(-asked // block_size) * block_bytes
-    fix = f"Use --max-model-len {fitting_tokens}"
-    if needed <= budget.free_bytes:
-        fix = f"Use --kv-cache-memory-bytes {needed}"
-    raise _too_big(f"max_model_len is {asked}, which does not fit the KV cache", budget, needed, fix)
+@dataclass(frozen=True, slots=True)
+class _Block:
+    tokens: int
+    nbytes: int
+
+    def count(self, tokens: int) -> int:
+        """Blocks that a sequence of this length holds."""
+        return -(-tokens // self.tokens)
 
 
-def _no_block(budget: MemoryBudget, block_bytes: int) -> HeadraceError:
-    if block_bytes <= budget.free_bytes:
-        fix = f"Use --kv-cache-memory-bytes {block_bytes}, or more: a block for each sequence at least"
+def _beyond_the_model(asked: int, longest: int) -> HeadraceError:
+    return HeadraceError(
+        f"max_model_len is {asked}",
+        rule=f"The model's positions reach {longest} tokens",
+        fix=f"Use --max-model-len {longest}",
+        param="max_model_len",
+    )
+
+
+def _does_not_fit(asked: int, fitting: int, budget: MemoryBudget, block: _Block, *, may_grow: bool) -> HeadraceError:
+    """The cure keeps the context that was asked for where memory allows a larger cache, and shortens it elsewhere."""
+    needed = block.count(asked) * block.nbytes
+    grows = may_grow and needed <= budget.free_bytes
+    fix = f"Use --kv-cache-memory-bytes {needed}" if grows else f"Use --max-model-len {fitting}"
+    return _too_big(f"max_model_len is {asked}, which does not fit the KV cache", budget, needed, fix)
+
+
+def _no_block(budget: MemoryBudget, block: _Block) -> HeadraceError:
+    if block.nbytes <= budget.free_bytes:
+        fix = f"Use --kv-cache-memory-bytes {block.nbytes}, or more: a block for each sequence at least"
     else:
         fix = "Use --quantization int8, or a smaller model"
-    return _too_big("Not one block of the KV cache fits", budget, block_bytes, fix, param="kv_cache_memory_bytes")
+    return _too_big("Not one block of the KV cache fits", budget, block.nbytes, fix, param="kv_cache_memory_bytes")
 
 
 def _too_big(what: str, budget: MemoryBudget, needed: int, fix: str, param: str = "max_model_len") -> HeadraceError:
@@ -149,20 +162,6 @@ def _too_big(what: str, budget: MemoryBudget, needed: int, fix: str, param: str 
         f"memory available {_gib(budget.available_bytes)}",
     ]
     return HeadraceError(what, rule=f"The budget in GiB: {', '.join(parts)}", fix=fix, param=param)
-
-
-def _explain(
-    num_blocks: int, block_bytes: int, block_size: int, chosen: int, longest: int, concurrency: float
-) -> tuple[tuple[str, str], ...]:
-    size = f"{num_blocks:,} blocks of {block_size} tokens, {_gib(num_blocks * block_bytes)} GiB"
-    context = f"{chosen:,} tokens"
-    if chosen < longest:
-        context += f" (the model reaches {longest:,}; --max-model-len or --kv-cache-memory-bytes changes it)"
-    return (
-        ("KV cache", size),
-        ("Longest context", context),
-        ("At once", f"{concurrency:.1f} sequences of full length"),
-    )
 
 
 def _gib(num_bytes: int) -> str:

@@ -100,10 +100,9 @@ def _num_kv_heads(fields: Fields, family: Family, num_heads: int) -> int:
 
 
 def _head_dim(fields: Fields, family: Family, hidden_size: int, num_heads: int) -> int:
-    default = None if fields.has("head_dim") else family.head_dim
-    if fields.get("head_dim") is None and default is None and hidden_size % num_heads:
+    if fields.get("head_dim") is None and family.head_dim is None and hidden_size % num_heads:
         raise fields.bad("hidden_size", f"a multiple of num_attention_heads, which is {num_heads}")
-    return fields.size("head_dim", default or hidden_size // num_heads)
+    return fields.size("head_dim", family.head_dim or hidden_size // num_heads)
 
 
 def _sliding_windows(fields: Fields, family: Family, num_layers: int) -> tuple[int | None, ...]:

@@ -19,7 +19,7 @@ async def chat_completions(state: ServerState, exchange: Exchange) -> None:
     answer = new_answer("chatcmpl", state.model_name(body.model), body.request_id)
     prompt = await templated_prompt(state, body)
     names = TokenNames(state.client.text.tokenizer, as_ids=bool(body.return_tokens_as_token_ids))
-    async with generating(state, exchange, body, [prompt], answer, "messages") as submission:
+    async with generating(state, exchange, body, [prompt], answer) as submission:
         if body.stream:
             await _ChatStream(exchange, body, answer, prompt, names).run(submission)
         else:

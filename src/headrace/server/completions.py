@@ -22,7 +22,7 @@ async def completions(state: ServerState, exchange: Exchange) -> None:
     prompts = await _prompts(state, body)
     names = TokenNames(state.client.text.tokenizer, as_ids=bool(body.return_tokens_as_token_ids))
     choices = _Choices(body, prompts, names)
-    async with generating(state, exchange, body, prompts, answer, "prompt") as submission:
+    async with generating(state, exchange, body, prompts, answer) as submission:
         if body.stream:
             await _stream(exchange, body, answer, choices, submission)
         else:

@@ -6,6 +6,7 @@ import msgspec
 from pydantic import ValidationError
 
 from headrace.core.errors import ErrorKind, HeadraceError
+from headrace.core.limits import ContextOverflow
 
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 _CODES = {401: "invalid_api_key", 404: "not_found", 405: "method_not_allowed", 413: "request_too_large"}
@@ -48,19 +49,15 @@ def envelope(error: HeadraceError) -> bytes:
     """The JSON body for `error`."""
     status = status_of(error)
     kind = _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
-    code = getattr(error, "code", None) or _CODES.get(status)
-    return msgspec.json.encode({"error": {"message": str(error), "type": kind, "param": error.param, "code": code}})
+    return msgspec.json.encode(
+        {"error": {"message": str(error), "type": kind, "param": error.param, "code": _code(error, status)}}
+    )
 
 
 def unavailable(what: str, fix: str, *, retry_after_seconds: int) -> ApiError:
     """The 503 for a server that cannot take requests now."""
     headers = {"Retry-After": str(retry_after_seconds)}
     return ApiError(what, fix=fix, kind=ErrorKind.UNAVAILABLE, headers=headers)
-
-
-def context_error(what: str, rule: str, fix: str, param: str) -> ApiError:
-    """The 400 for what does not fit the model's context, with the code that clients look for."""
-    return ApiError(what, rule=rule, fix=fix, param=param, code="context_length_exceeded")
 
 
 def from_validation(error: ValidationError) -> HeadraceError:
@@ -80,6 +77,12 @@ def from_validation(error: ValidationError) -> HeadraceError:
         return ApiError(f"{path} is missing", rule="It is required", param=path, code="missing_required_parameter")
     what = f"{path or 'The request body'} is {_shown(first['input'])}"
     return ApiError(what, rule=first["msg"], param=path or None, code="invalid_value")
+
+
+def _code(error: HeadraceError, status: int) -> str | None:
+    if isinstance(error, ApiError) and error.code is not None:
+        return error.code
+    return "context_length_exceeded" if isinstance(error, ContextOverflow) else _CODES.get(status)
 
 
 def _path(location: tuple[int | str, ...]) -> str:

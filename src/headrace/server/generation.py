@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from headrace.server.http import ClientGone, Exchange
-from headrace.server.params import GenerateBody, check_prompt, check_token_ids, sampling_params
+from headrace.server.params import GenerateBody, sampling_params
 from headrace.server.state import ServerState
 from headrace.server.submission import Submission
 from headrace.text.bad_words import bad_words_token_ids
@@ -43,13 +43,9 @@ def new_answer(prefix: str, model: str, request_id: str | None) -> Answer:
 
 @asynccontextmanager
 async def generating(
-    state: ServerState, exchange: Exchange, body: GenerateBody, prompts: Sequence[Prompt], answer: Answer, param: str
+    state: ServerState, exchange: Exchange, body: GenerateBody, prompts: Sequence[Prompt], answer: Answer
 ) -> AsyncIterator[Submission]:
     """Run `body` on each prompt. Leaving the block, or the client's leaving, gives up what still runs."""
-    limits = state.client.limits
-    for prompt in prompts:
-        check_token_ids(param, prompt.token_ids, limits.vocab_size)
-        check_prompt(param, prompt.token_ids, limits.max_model_len)
     requests = [_request(state, body, prompt, f"{answer.id}-{number}") for number, prompt in enumerate(prompts)]
     submission = state.client.submit(requests)
     watcher = exchange.on_disconnect(lambda: submission.fail(ClientGone()))
@@ -64,7 +60,7 @@ def _request(
     state: ServerState, body: GenerateBody, prompt: Prompt, request_id: str
 ) -> tuple[AddRequest, RequestStream]:
     text = state.client.text
-    params = sampling_params(body, len(prompt.token_ids), state)
+    params = sampling_params(body, prompt.token_ids, state)
     add = AddRequest(
         uids=state.client.new_uids(params.n),
         prompt_token_ids=prompt.token_ids,

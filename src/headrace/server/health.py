@@ -1,7 +1,7 @@
 """/health, /ready, /version and /load: the truth about the server, at any time."""
 
 from headrace import __version__
-from headrace.server.errors import unavailable
+from headrace.server.engine_client import stopping
 from headrace.server.http import Exchange
 from headrace.server.sse import encode_json
 from headrace.server.state import ServerState
@@ -10,7 +10,7 @@ from headrace.server.state import ServerState
 async def health(state: ServerState, exchange: Exchange) -> None:
     """200 while the engine process lives, also while it loads; else a 503 that says why not."""
     if not state.client.alive:
-        raise state.client.failure or unavailable("The server is stopping", "", retry_after_seconds=1)
+        raise state.client.failure or stopping()
     await exchange.answer(b"{}")
 
 

@@ -14,7 +14,7 @@ import uvicorn
 
 from headrace.core.errors import HeadraceError
 from headrace.server.app import create_app
-from headrace.server.errors import unavailable
+from headrace.server.engine_client import stopping
 from headrace.server.state import ServerState
 
 BACKLOG = 2_048
@@ -104,8 +104,9 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Close the listener, let open requests finish, and end those that take too long with an error."""
-        error = unavailable("The server is stopping", "Send the request again", retry_after_seconds=1)
-        deadline = asyncio.get_running_loop().call_later(self._drain_seconds, self._client.fail_open_requests, error)
+        deadline = asyncio.get_running_loop().call_later(
+            self._drain_seconds, self._client.fail_open_requests, stopping()
+        )
         try:
             await super().shutdown(sockets)
         finally:

@@ -2,9 +2,9 @@
 
 import msgspec
 
+from headrace.core.limits import ModelLimits
 from headrace.server.chat import templated_prompt
 from headrace.server.http import Exchange
-from headrace.server.params import check_token_ids
 from headrace.server.protocol.tokens import DetokenizeRequest, TokenizeChatRequest, TokenizeTextRequest
 from headrace.server.sse import encode_json
 from headrace.server.state import ServerState
@@ -13,7 +13,7 @@ from headrace.server.state import ServerState
 class _Form(msgspec.Struct):
     """Only as much of the body as tells which form it has."""
 
-    messages: msgspec.Raw | None = None
+    messages: msgspec.Raw = msgspec.Raw()
 
 
 async def tokenize(state: ServerState, exchange: Exchange) -> None:
@@ -36,7 +36,8 @@ async def detokenize(state: ServerState, exchange: Exchange) -> None:
     """Answer with the text of token ids, special tokens included."""
     body = DetokenizeRequest.parse(await exchange.body())
     state.model_name(body.model)
-    check_token_ids("tokens", body.tokens, state.client.limits.vocab_size)
+    ready = state.client.limits
+    ModelLimits(ready.max_model_len, ready.vocab_size).check_token_ids("tokens", body.tokens)
     text = state.client.text.tokenizer.decode(body.tokens, skip_special_tokens=False)
     await exchange.answer(encode_json({"prompt": text}))
 
@@ -50,6 +51,6 @@ async def _token_ids(state: ServerState, body: TokenizeTextRequest | TokenizeCha
 
 def _has_messages(raw: bytes) -> bool:
     try:
-        return msgspec.json.decode(raw, type=_Form).messages is not None
+        return bool(bytes(msgspec.json.decode(raw, type=_Form).messages))
     except msgspec.DecodeError:
         return False  # the parser of the other form says what is wrong

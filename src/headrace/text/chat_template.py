@@ -22,7 +22,7 @@ from headrace.core.errors import HeadraceError
 from headrace.text.messages import plain, plain_messages
 from headrace.text.parts import DEFAULT_TEMPLATE, TOOL_TEMPLATE
 
-_RESERVED = ("messages", "tools", "add_generation_prompt")
+_RESERVED = ("messages", "tools", "chat_template", "tokenize", "add_generation_prompt", "continue_final_message")
 _COMPILED_TEMPLATES = 16
 _TAIL_MARK = "\ue000headrace-continue\ue000 "
 
@@ -163,8 +163,8 @@ def _check_options(add_generation_prompt: bool, continue_final_message: bool, va
     if taken:
         raise HeadraceError(
             f"chat_template_kwargs names {taken[0]}",
-            rule=f"{', '.join(_RESERVED)} are given to every template already",
-            fix=f"Leave out {taken[0]}",
+            rule="It holds a template's own variables",
+            fix=f"Leave out {taken[0]}, or send it as a field of its own",
             param="chat_template_kwargs",
         )
 

@@ -3,8 +3,6 @@
 `LLM` in process and the HTTP front both use this, so that text, stop strings and logprobs are the same in both.
 """
 
-from dataclasses import replace
-
 from headrace.core.outputs import CompletionOutput, RequestMetrics, RequestOutput, TokenLogprobs
 from headrace.core.sampling_params import RequestOutputKind, SamplingParams
 from headrace.text.detokenizer import PROMPT_TAIL_TOKENS
@@ -118,8 +116,17 @@ class RequestStream:
             prompt_logprobs=prompt_logprobs,
             outputs=outputs,
             finished=self.finished,
-            metrics=replace(self._times),
+            metrics=self._times_now(),
             num_cached_tokens=self._cached_tokens,
+        )
+
+    def _times_now(self) -> RequestMetrics:
+        times = self._times
+        return RequestMetrics(
+            arrival_time=times.arrival_time,
+            first_token_time=times.first_token_time,
+            last_token_time=times.last_token_time,
+            finished_time=times.finished_time,
         )
 
     def _note_prompt(self, cached_tokens: int | None, prompt_logprobs: PromptLogprobs | None) -> None:

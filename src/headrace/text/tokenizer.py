@@ -10,6 +10,7 @@ from typing import Any, Literal, overload
 
 from headrace.core.errors import HeadraceError
 from headrace.text.chat_template import ChatTemplates, load_chat_template
+from headrace.text.gguf_tokenizer import load_gguf
 from headrace.text.hf_tokenizer import load_directory
 from headrace.text.parts import DEFAULT_TEMPLATE, TokenizerParts
 from headrace.text.pieces import Pieces
@@ -48,9 +49,6 @@ class Tokenizer:
     @classmethod
     def from_gguf(cls, path: Path | str) -> "Tokenizer":
         """From a GGUF file's metadata. Raises `HeadraceError` for a broken file or a kind that is not served."""
-        # numpy and gguf: a fifth of a second that a directory's reader need not pay
-        from headrace.text.gguf_tokenizer import load_gguf
-
         return cls(load_gguf(Path(path)))
 
     def with_chat_template(self, source: str) -> "Tokenizer":
@@ -194,12 +192,14 @@ class Tokenizer:
         continue_final_message: bool = False,
         tools: object = None,
         chat_template: str | None = None,
+        chat_template_kwargs: Mapping[str, object] | None = None,
         tokenize: bool = False,
         **kwargs: object,
     ) -> str | list[int]:
-        """The prompt for a chat, as text or (`tokenize`) as ids; `kwargs` are seen by the template.
+        """The prompt for a chat, as text or (`tokenize`) as ids. Raises `HeadraceError`.
 
-        `chat_template` is the name of one of the model's templates, or a template. Raises `HeadraceError`.
+        `chat_template` is the name of one of the model's templates, or a template. The template sees `kwargs` and
+        `chat_template_kwargs`; what a client sent belongs in the second, which cannot set the arguments here.
         """
         prompt = self._templates.render(
             messages,
@@ -207,7 +207,7 @@ class Tokenizer:
             continue_final_message=continue_final_message,
             tools=tools,
             chat_template=chat_template,
-            variables={**self._parts.special_tokens, **kwargs},
+            variables={**self._parts.special_tokens, **kwargs, **(chat_template_kwargs or {})},
         )
         return self.encode(prompt, add_special_tokens=False) if tokenize else prompt
 

@@ -56,7 +56,7 @@ class EngineChannel:
         self.remove_directory()
 
     def remove_directory(self) -> None:
-        """Remove the sockets' directory; enough for a process that ends right after."""
+        """Remove the sockets' directory. A channel whose ends are connected goes on working without it."""
         shutil.rmtree(self._directory, ignore_errors=True)
 
     def _drain(self) -> None:

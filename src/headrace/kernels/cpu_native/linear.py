@@ -1,10 +1,14 @@
-"""Linear layers on the compiled kernels: each keeps its weight packed, and is one call."""
+"""Linear layers on the compiled kernels: each keeps its weight packed, and is one call.
+
+A call takes microseconds, and a step makes hundreds: `shape[0]` and `new_empty` are several times cheaper here than
+`len` and `torch.empty`.
+"""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from headrace.kernels.cpu_native.library import DTYPE_CODES, KernelPool, address
+from headrace.kernels.cpu_native.library import DTYPE_CODES, KernelContext, address
 from headrace.kernels.ops import Int4Groups
 from headrace.kernels.quantize import quantize_rows
 from headrace.kernels.torch_linear import bytes_of
@@ -20,10 +24,10 @@ _MAX_INT8_INPUTS = 1 << 16
 class NativeInt8:
     """int8 times int8: one scale an output channel, one a token; quantizes, multiplies and scales in one call."""
 
-    def __init__(self, pool: KernelPool, weight: Tensor, bias: Tensor | None) -> None:
-        self._pool, self._multiply = pool, pool.c.hr_int8_linear
+    def __init__(self, context: KernelContext, weight: Tensor, bias: Tensor | None) -> None:
+        self._context, self._multiply = context, context.c.hr_int8_linear
         self._n, self._k = weight.shape
-        self._packed = torch.empty(pool.c.hr_int8_packed_bytes(self._n, self._k), dtype=torch.uint8)
+        self._packed = context.arena.take(context.c.hr_int8_packed_bytes(self._n, self._k))
         self._scale = torch.zeros(_padded(self._n))
         self._bias = _pad(bias)
         for start in range(0, self._n, _ROWS_AT_ONCE):
@@ -37,8 +41,8 @@ class NativeInt8:
     def _pack(self, start: int, rows: Tensor) -> None:
         quantized, scale = quantize_rows(rows)
         self._scale[start : start + len(rows)] = scale.squeeze(1)
-        offset = self._pool.c.hr_int8_packed_bytes(start, self._k)
-        self._pool.c.hr_int8_pack(quantized.data_ptr(), len(rows), self._k, self._packed.data_ptr() + offset)
+        offset = self._context.c.hr_int8_packed_bytes(start, self._k)
+        self._context.c.hr_int8_pack(quantized.data_ptr(), len(rows), self._k, self._packed.data_ptr() + offset)
 
     @property
     def nbytes(self) -> int:
@@ -48,10 +52,11 @@ class NativeInt8:
     def __call__(self, x: Tensor) -> Tensor:
         """`[T, in]` to `[T, out]`."""
         x = x.contiguous()
-        y = torch.empty((len(x), self._n), dtype=x.dtype)
+        tokens = x.shape[0]
+        y = x.new_empty(tokens, self._n)
         self._multiply(
-            self._pool.handle, self._packed.data_ptr(), self._scale.data_ptr(), address(self._bias),
-            x.data_ptr(), y.data_ptr(), len(x), self._n, self._k, DTYPE_CODES[x.dtype],
+            self._context.pool, self._packed.data_ptr(), self._scale.data_ptr(), address(self._bias),
+            x.data_ptr(), y.data_ptr(), tokens, self._n, self._k, DTYPE_CODES[x.dtype],
         )  # fmt: skip
         return y
 
@@ -59,16 +64,16 @@ class NativeInt8:
 class NativeInt4:
     """4-bit groups times activations that are quantized to int8 a group at a time."""
 
-    def __init__(self, pool: KernelPool, weight: Int4Groups, bias: Tensor | None) -> None:
-        self._pool, self._multiply = pool, pool.c.hr_int4_linear
+    def __init__(self, context: KernelContext, weight: Int4Groups, bias: Tensor | None) -> None:
+        self._context, self._multiply = context, context.c.hr_int4_linear
         self._n, self._k = weight.q.shape
         self._group_size = weight.group_size
         scale, minimum = _narrowest(weight.scale, weight.minimum)
         self._scale_code = DTYPE_CODES[scale.dtype]
         shape = (self._n, self._k, self._group_size, self._scale_code)
-        self._packed = torch.empty(pool.c.hr_int4_packed_bytes(*shape), dtype=torch.uint8)
+        self._packed = context.arena.take(context.c.hr_int4_packed_bytes(*shape))
         q = weight.q.contiguous()
-        pool.c.hr_int4_pack(q.data_ptr(), scale.data_ptr(), minimum.data_ptr(), *shape, self._packed.data_ptr())
+        context.c.hr_int4_pack(q.data_ptr(), scale.data_ptr(), minimum.data_ptr(), *shape, self._packed.data_ptr())
         self._bias = _pad(bias)
 
     @staticmethod
@@ -84,10 +89,11 @@ class NativeInt4:
     def __call__(self, x: Tensor) -> Tensor:
         """`[T, in]` to `[T, out]`."""
         x = x.contiguous()
-        y = torch.empty((len(x), self._n), dtype=x.dtype)
+        tokens = x.shape[0]
+        y = x.new_empty(tokens, self._n)
         self._multiply(
-            self._pool.handle, self._packed.data_ptr(), self._group_size, self._scale_code, address(self._bias),
-            x.data_ptr(), y.data_ptr(), len(x), self._n, self._k, DTYPE_CODES[x.dtype],
+            self._context.pool, self._packed.data_ptr(), self._group_size, self._scale_code, address(self._bias),
+            x.data_ptr(), y.data_ptr(), tokens, self._n, self._k, DTYPE_CODES[x.dtype],
         )  # fmt: skip
         return y
 
@@ -95,12 +101,12 @@ class NativeInt4:
 class NativeBf16:
     """A bf16 weight times bf16 activations, summed in fp32."""
 
-    def __init__(self, pool: KernelPool, weight: Tensor, bias: Tensor | None) -> None:
-        self._pool, self._multiply = pool, pool.c.hr_bf16_linear
+    def __init__(self, context: KernelContext, weight: Tensor, bias: Tensor | None) -> None:
+        self._context, self._multiply = context, context.c.hr_bf16_linear
         self._n, self._k = weight.shape
-        self._packed = torch.empty(pool.c.hr_bf16_packed_bytes(self._n, self._k), dtype=torch.uint8)
+        self._packed = context.arena.take(context.c.hr_bf16_packed_bytes(self._n, self._k))
         weight = weight.contiguous()
-        pool.c.hr_bf16_pack(weight.data_ptr(), self._n, self._k, self._packed.data_ptr())
+        context.c.hr_bf16_pack(weight.data_ptr(), self._n, self._k, self._packed.data_ptr())
         self._bias = _pad(bias)
 
     @property
@@ -111,10 +117,11 @@ class NativeBf16:
     def __call__(self, x: Tensor) -> Tensor:
         """`[T, in]` to `[T, out]`."""
         x = x.contiguous()
-        y = torch.empty((len(x), self._n), dtype=x.dtype)
+        tokens = x.shape[0]
+        y = x.new_empty(tokens, self._n)
         self._multiply(
-            self._pool.handle, self._packed.data_ptr(), address(self._bias),
-            x.data_ptr(), y.data_ptr(), len(x), self._n, self._k,
+            self._context.pool, self._packed.data_ptr(), address(self._bias),
+            x.data_ptr(), y.data_ptr(), tokens, self._n, self._k,
         )  # fmt: skip
         return y
 

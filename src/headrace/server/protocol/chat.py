@@ -146,6 +146,12 @@ class ChatCompletionRequest(ChatTemplateBody, SamplingBody):
         return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
 
     @property
+    def field_names(self) -> dict[str, str]:
+        """What this body calls the fields of `SamplingParams`."""
+        limit = "max_tokens" if self.max_completion_tokens is None else "max_completion_tokens"
+        return {"prompt": "messages", "logprobs": "top_logprobs", "max_tokens": limit}
+
+    @property
     def num_logprobs(self) -> int | None:
         """How many alternatives a position carries; None for no logprobs at all."""
         return (self.top_logprobs or 0) if self.logprobs else None

@@ -23,6 +23,7 @@ class CompletionRequest(SamplingBody):
     best_of: Unsupported = None
 
     default_token_limit: ClassVar[int | None] = 16
+    field_names: ClassVar[dict[str, str]] = {}
 
     @model_validator(mode="after")
     def _check_prompt(self) -> Self:

@@ -16,6 +16,7 @@
 #define KEY_VECTORS (KEYS / HR_LANES)
 #define HR_RANGE 512
 #define MOST_QUERY_ROWS 64
+#define HR_MOST_DIM 1024
 
 typedef struct {
     int row, kv_head;
@@ -117,44 +118,61 @@ HR_INLINE void store_columns(v16u t[HR_LANES], uint32_t *out, int stride) {
 }
 #endif
 
-HR_INLINE const char *cached(const attend_job *job, const attend_task *task, const void *cache, int position) {
+// Where the keys and values of a tile are.
+typedef struct {
+    const char *keys[KEYS], *values[KEYS];
+} tile_places;
+
+// Those outside [low, high) were never written, are out of the window or have
+// been given away: they read as zeros.
+// Begins to fetch them, too: one tile is found while the one before it is computed with.
+static void find_tile(const attend_job *job, const attend_task *task, int tile, tile_places *places) {
+    const int high = task->first_position + task->tokens;
+    const int low = job->window ? task->first_position - job->window + 1 : 0;
+    static const float zeros[HR_MOST_DIM];
     const int32_t *table = job->block_tables + (size_t)task->row * job->table_stride;
-    size_t head = (size_t)table[position / job->block_size] * job->kv_heads + task->kv_head;
-    size_t place = (head * job->block_size + position % job->block_size) * job->head_dim;
-    return (const char *)cache + place * dtype_bytes(job->cache_dtype);
-}
-
-// Where the keys of a tile are, NULL for those outside [low, high): never written, out of the window, or given away.
-static void find_keys(const attend_job *job, const attend_task *task, const void *cache, int tile, int low, int high,
-                      const char *keys[KEYS]) {
-    for (int j = 0; j < KEYS; j++)
-        keys[j] = tile + j >= low && tile + j < high ? cached(job, task, cache, tile + j) : NULL;
-}
-
-HR_INLINE void load_keys(const attend_job *job, const char *const keys[KEYS], uint32_t *out, int pairs) {
-    for (int word = 0; word < job->words; word += HR_LANES) {
-        for (int part = 0; part < KEY_VECTORS; part++) {
-            v16u t[HR_LANES];
-            for (int j = 0; j < HR_LANES; j++) {
-                const char *key = keys[part * HR_LANES + j];
-                t[j] = key ? load_words(key, word, job->head_dim, job->cache_dtype, pairs) : splat_bits(0);
-            }
-            store_columns(t, out + word * KEYS + part * HR_LANES, KEYS);
+    const size_t vector = job->head_dim * dtype_bytes(job->cache_dtype);
+    int block = tile / job->block_size, offset = tile % job->block_size;
+    for (int j = 0; j < KEYS; j++, offset++) {
+        if (offset == job->block_size) block++, offset = 0;
+        int seen = tile + j >= low && tile + j < high;
+        size_t head = seen ? (size_t)table[block] * job->kv_heads + task->kv_head : 0;
+        size_t place = (head * job->block_size + offset) * vector;
+        places->keys[j] = seen ? (const char *)job->k_cache + place : (const char *)zeros;
+        places->values[j] = seen ? (const char *)job->v_cache + place : (const char *)zeros;
+        for (size_t line = 0; line < vector; line += 64) {
+            __builtin_prefetch(places->keys[j] + line);
+            __builtin_prefetch(places->values[j] + line);
         }
     }
 }
 
-HR_INLINE v16u value_bits(const attend_job *job, const char *value, int i) {
-    if (!value) return splat_bits(0);
-    return (v16u)load_upto16(value, i, job->head_dim, job->cache_dtype);
+HR_INLINE void load_key_block(const attend_job *job, const char *const keys[HR_LANES], int word, uint32_t *out,
+                              int pairs, int whole) {
+    v16u t[HR_LANES];
+    HR_UNROLL for (int j = 0; j < HR_LANES; j++)
+        t[j] = whole ? HR_LOAD(v16u, keys[j] + 4 * word) : load_words(keys[j], word, job->head_dim, job->cache_dtype, pairs);
+    store_columns(t, out, KEYS);
+}
+
+HR_INLINE void load_keys(const attend_job *job, const char *const keys[KEYS], uint32_t *out, int pairs) {
+    const int are_words = pairs || job->cache_dtype == HR_F32;
+    const int whole = are_words ? job->head_dim / (pairs ? 2 : 1) / HR_LANES * HR_LANES : 0;
+    for (int part = 0; part < KEY_VECTORS; part++) {
+        int word = 0;
+        for (; word < whole; word += HR_LANES)
+            load_key_block(job, keys + part * HR_LANES, word, out + word * KEYS + part * HR_LANES, pairs, 1);
+        for (; word < job->words; word += HR_LANES)
+            load_key_block(job, keys + part * HR_LANES, word, out + word * KEYS + part * HR_LANES, pairs, 0);
+    }
 }
 
 HR_INLINE void load_values(const attend_job *job, const char *const values[KEYS], uint32_t *out, int pairs) {
-    const int step = pairs ? 2 : 1;
+    const int step = pairs ? 2 : 1, dtype = pairs ? HR_BF16 : job->cache_dtype, d = job->head_dim;
     for (int j = 0; j < KEYS; j += step) {
         for (int i = 0; i < job->padded_dim; i += HR_LANES) {
-            v16u words = value_bits(job, values[j], i);
-            if (pairs) words = (words >> 16) | value_bits(job, values[j + 1], i);
+            v16u words = (v16u)load_upto16(values[j], i, d, dtype);
+            if (pairs) words = (words >> 16) | (v16u)load_upto16(values[j + 1], i, d, dtype);
             HR_STORE(out + j / step * job->padded_dim + i, words);
         }
     }
@@ -248,14 +266,10 @@ HR_INLINE void add_rows(const attend_job *job, const attend_local *local, int ro
 }
 
 HR_INLINE void attend_tile(const attend_job *job, const attend_task *task, const attend_local *local, int tile,
-                           int pairs) {
-    const int rows = task->tokens * job->group, high = task->first_position + task->tokens;
-    const int low = job->window ? task->first_position - job->window + 1 : 0;
-    const char *found[KEYS];
-    find_keys(job, task, job->k_cache, tile, low, high, found);
-    load_keys(job, found, local->keys, pairs);
-    find_keys(job, task, job->v_cache, tile, low, high, found);
-    load_values(job, found, local->values, pairs);
+                           const tile_places *places, int pairs) {
+    const int rows = task->tokens * job->group;
+    load_keys(job, places->keys, local->keys, pairs);
+    load_values(job, places->values, local->values, pairs);
     int row = 0;
     for (; row + 8 <= rows; row += 8) score_rows(job, local, 8, row, pairs);
     for (; row + 3 <= rows; row += 3) score_rows(job, local, 3, row, pairs);
@@ -284,11 +298,14 @@ static void attend_range(const attend_job *job, const attend_task *task, attend_
     if (begin < lowest) begin = lowest / KEYS * KEYS;
     clear_state(job, &local->range, rows);
     for (int row = 0; row < rows; row++) local->sums[row] = splat(0.0f);
-    for (int tile = begin; tile < end; tile += KEYS) {
+    tile_places places[2];
+    find_tile(job, task, begin, &places[0]);
+    for (int tile = begin, now = 0; tile < end; tile += KEYS, now = !now) {
+        if (tile + KEYS < end) find_tile(job, task, tile + KEYS, &places[!now]);
         if (job->pairs)
-            attend_tile(job, task, local, tile, 1);
+            attend_tile(job, task, local, tile, &places[now], 1);
         else
-            attend_tile(job, task, local, tile, 0);
+            attend_tile(job, task, local, tile, &places[now], 0);
     }
     for (int row = 0; row < rows; row++) local->range.sum[row] = sum_lanes(local->sums[row]);
 }
@@ -385,7 +402,7 @@ static void plan(attend_job *job) {
     for (int row = 0; row < job->rows; row++) plan_row(job, row);
 }
 
-// Query heads that share a key head must be at most MOST_QUERY_ROWS; head_dim even.
+// Query heads that share a key head must be at most MOST_QUERY_ROWS, head_dim even and at most HR_MOST_DIM.
 void hr_attend(hr_pool *pool, const void *q, const void *k_cache, const void *v_cache, void *out,
                const int32_t *query_start, const int32_t *context_lens, const int32_t *block_tables, int rows,
                int table_stride, int heads, int kv_heads, int head_dim, int block_size, int dtype, int cache_dtype,

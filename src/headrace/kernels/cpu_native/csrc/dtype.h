@@ -11,7 +11,15 @@ typedef uint16_t v16h __attribute__((vector_size(32)));
 
 HR_INLINE size_t dtype_bytes(int dtype) { return dtype == HR_F32 ? 4 : 2; }
 
-HR_INLINE v16f bf16_to_float(v16h h) { return (v16f)(__builtin_convertvector(h, v16u) << 16); }
+HR_INLINE v16u widen(v16h h) {
+#if defined(__AVX512F__)
+    return (v16u)_mm512_cvtepu16_epi32((__m256i)h);
+#else
+    return __builtin_convertvector(h, v16u);
+#endif
+}
+
+HR_INLINE v16f bf16_to_float(v16h h) { return (v16f)(widen(h) << 16); }
 
 // Round to nearest even; a NaN stays a NaN.
 HR_INLINE v16h float_to_bf16(v16f x) {
@@ -40,7 +48,7 @@ HR_INLINE v16f f16_to_float(v16h h) {
     return out.whole;
 #else
     // Exponent and mantissa moved into place and rescaled by 2^112, which also mends subnormals; infinities last.
-    v16u bits = __builtin_convertvector(h, v16u);
+    v16u bits = widen(h);
     v16f value = (v16f)((bits & 0x7fff) << 13) * 0x1p112f;
     v16i special = (bits & 0x7c00) == 0x7c00;
     v16u magnitude = (v16u)value | ((v16u)special & 0x7f800000u);

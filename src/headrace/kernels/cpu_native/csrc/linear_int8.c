@@ -46,28 +46,20 @@ static void quantize_rows(void *argument, int task, int thread) {
     for (int row = task * 8; row < end; row++) quantize_row(job, row, thread);
 }
 
-// One tile of outputs for `rows` rows from `row`. Few rows take several steps of k at a time into sums of their own,
-// since one sum's additions would wait for each other; the sums are integers, so that changes nothing.
+// One tile of outputs for `rows` rows from `row`.
 HR_INLINE void dot_tile(const int8_job *job, int tile, int rows, int row) {
-    const int steps = rows == 1 ? 4 : rows == 2 ? 2 : 1;
     const int k4 = job->stride / 4;
     const uint8_t *w = job->weight + (size_t)tile * HR_TILE * job->stride;
     const int8_t *x = job->q + (size_t)row * job->stride;
     v16i sum[HR_MAX_ROWS][HR_TILE_VECTORS];
-    HR_UNROLL for (int i = 0; i < rows * steps; i++) sum[i][0] = sum[i][1] = (v16i){0};
-    for (int k = 0; k < k4; k += steps) {
-        HR_UNROLL for (int s = 0; s < steps; s++) {
-            v64b w0 = HR_LOAD(v64b, w + (size_t)(k + s) * 128), w1 = HR_LOAD(v64b, w + (size_t)(k + s) * 128 + 64);
-            HR_UNROLL for (int r = 0; r < rows; r++) {
-                uint32_t x4 = load_u32(x + (size_t)r * job->stride + (k + s) * 4);
-                sum[s * rows + r][0] = dot4(sum[s * rows + r][0], w0, x4);
-                sum[s * rows + r][1] = dot4(sum[s * rows + r][1], w1, x4);
-            }
+    HR_UNROLL for (int r = 0; r < rows; r++) sum[r][0] = sum[r][1] = (v16i){0};
+    for (int k = 0; k < k4; k++) {
+        v64b w0 = HR_LOAD(v64b, w + (size_t)k * 128), w1 = HR_LOAD(v64b, w + (size_t)k * 128 + 64);
+        HR_UNROLL for (int r = 0; r < rows; r++) {
+            uint32_t x4 = load_u32(x + (size_t)r * job->stride + k * 4);
+            sum[r][0] = dot4(sum[r][0], w0, x4);
+            sum[r][1] = dot4(sum[r][1], w1, x4);
         }
-    }
-    HR_UNROLL for (int i = rows; i < rows * steps; i++) {
-        sum[i % rows][0] += sum[i][0];
-        sum[i % rows][1] += sum[i][1];
     }
     const float *weight_scale = job->weight_scale + tile * HR_TILE;
     v16f scale0 = HR_LOAD(v16f, weight_scale), scale1 = HR_LOAD(v16f, weight_scale + HR_LANES);

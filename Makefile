@@ -1,0 +1,38 @@
+# Everything happens in a virtual environment of its own, made on first use.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN     = $(VENV)/bin
+MODEL  ?=
+ARGS   ?=
+
+.PHONY: serve test lint bench format clean
+
+$(VENV)/.runtime: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.runtime
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+serve: $(VENV)/.runtime            ## serve the embedded model, or MODEL=..., on http://127.0.0.1:8000
+	$(BIN)/headrace serve $(MODEL) $(ARGS)
+
+test: $(VENV)/.dev                 ## the default tests
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.dev                 ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.dev                ## the engine on this CPU, beside transformers, in one run
+	$(BIN)/python benchmarks/cpu.py $(ARGS)
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,51 @@
+"""`headrace bench`: the figures that come of known times."""
+
+import pytest
+
+from headrace.cli.bench_engine import Load, measure, percentile
+from headrace.core.outputs import CompletionOutput, RequestMetrics, RequestOutput
+
+
+class KnownTimes:
+    """An `LLM` whose requests wait 0.5 s for the first token and 0.25 s for each further one."""
+
+    def __init__(self):
+        self.batches = []
+
+    def get_tokenizer(self):
+        return self
+
+    def __len__(self):
+        return 50
+
+    all_special_ids = (0, 1)
+
+    def generate(self, prompts, params, *, use_tqdm):
+        self.batches.append((prompts, params))
+        last = 10.5 + 0.25 * (params.max_tokens - 1)
+        times = RequestMetrics(arrival_time=10.0, first_token_time=10.5, last_token_time=last, finished_time=last)
+        return [RequestOutput("", None, prompt, None, [CompletionOutput(0, "", [])], True, times) for prompt in prompts]
+
+
+def test_figures_of_known_times():
+    llm = KnownTimes()
+    figures = measure(llm, Load(batch_size=3, num_rounds=2, input_len=4, output_len=9))
+    assert figures["time_to_first_token_seconds_p50"] == 0.5
+    assert figures["seconds_per_token_p99"] == 0.25
+    assert figures["total_tokens_per_second"] == pytest.approx(figures["requests_per_second"] * 13)
+    assert figures["output_tokens_per_second"] == pytest.approx(figures["requests_per_second"] * 9)
+
+
+def test_prompts_are_new_each_round_and_hold_no_special_token():
+    llm = KnownTimes()
+    measure(llm, Load(batch_size=2, num_rounds=3, input_len=16, output_len=1))
+    prompts = [prompt for batch, _ in llm.batches for prompt in batch]
+    assert len({tuple(prompt) for prompt in prompts}) == len(prompts) == 8
+    assert all(1 < token < 50 for prompt in prompts for token in prompt)
+    assert all(params.ignore_eos for _, params in llm.batches)
+
+
+def test_percentiles_are_of_the_nearest_rank():
+    values = list(range(1, 101))
+    assert [percentile(values, percent) for percent in (50, 90, 99, 100)] == [50, 90, 99, 100]
+    assert percentile([7.0], 50) == 7.0

@@ -1,0 +1,170 @@
+"""What bad input gets: a 4xx in OpenAI's envelope that names the field, the rule and the fix."""
+
+import re
+
+import httpx
+import openai
+import pytest
+
+CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
+HI = [{"role": "user", "content": "Hi"}]
+LONG = "x" * 300
+PIRATE = [{"role": "pirate", "content": "a"}]
+IMAGE = [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]
+STRANGE = [{"role": "user", "content": "a", "x": 1}]
+SMUGGLED = {"chat_template": "x"}
+
+
+def chat(**fields):
+    return {"model": "fake-model", "messages": HI, **fields}
+
+
+def text(**fields):
+    return {"model": "fake-model", "prompt": "Hi", **fields}
+
+
+def error_of(response, status=400):
+    assert response.headers["content-type"] == "application/json"
+    assert response.status_code == status, response.text
+    body = response.json()
+    assert body.keys() == {"error"}
+    assert body["error"].keys() == {"message", "type", "param", "code"}
+    return body["error"]
+
+
+BAD = {
+    "unknown field": (CHAT, chat(temprature=1), "temprature", "Unrecognized request argument"),
+    "unknown field in a message": (CHAT, chat(messages=STRANGE), "messages.0.x", "x"),
+    "a number as a string": (CHAT, chat(temperature="hot"), "temperature", "'hot'"),
+    "a string where a number belongs": (CHAT, chat(max_tokens="5"), "max_tokens", "valid integer"),
+    "temperature -1": (CHAT, chat(temperature=-1), "temperature", "-1"),
+    "temperature 2.5": (CHAT, chat(temperature=2.5), "temperature", "between 0 and 2"),
+    "top_p 0": (TEXT, text(top_p=0), "top_p", "greater than 0"),
+    "top_p 1.1": (TEXT, text(top_p=1.1), "top_p", "at most 1"),
+    "n 0": (TEXT, text(n=0), "n", "at least 1|between 1"),
+    "greedy n 2": (TEXT, text(n=2, temperature=0), "n", "n=1"),
+    "presence_penalty 3": (TEXT, text(presence_penalty=3), "presence_penalty", "at most 2"),
+    "min over max": (TEXT, text(min_tokens=9, max_tokens=3), "min_tokens", "max_tokens"),
+    "max_tokens 0": (CHAT, chat(max_tokens=0), "max_tokens", "at least 1"),
+    "no messages": (CHAT, chat(messages=[]), "messages", "at least 1 item"),
+    "messages missing": (CHAT, {"model": "fake-model"}, "messages", "missing"),
+    "a role that the template refuses": (CHAT, chat(messages=PIRATE), "messages", "No pirates"),
+    "an image": (CHAT, chat(messages=IMAGE), None, "image_url"),
+    "prompt missing": (TEXT, {"model": "fake-model"}, "prompt", "missing"),
+    "prompt empty": (TEXT, text(prompt=""), "prompt", "at least one token"),
+    "prompt null": (TEXT, text(prompt=None), "prompt", "empty"),
+    "prompt list empty": (TEXT, text(prompt=[]), "prompt", "empty"),
+    "prompt mixed": (TEXT, text(prompt=["a", 1]), "prompt", "list of strings"),
+    "prompt object": (TEXT, text(prompt={"a": 1}), "prompt", "list of strings"),
+    "one empty prompt among others": (TEXT, text(prompt=["a", ""]), "prompt", "at least one token"),
+    "a token id outside the vocabulary": (TEXT, text(prompt=[1, 259]), "prompt", "259.*0 to 258"),
+    "a negative token id": (TEXT, text(prompt=[-1]), "prompt", "-1"),
+    "logit_bias outside the vocabulary": (TEXT, text(logit_bias={"999": 1}), "logit_bias", "999"),
+    "logit_bias of no token": (TEXT, text(logit_bias={"x": 1}), "logit_bias", "'x'"),
+    "allowed_token_ids outside": (TEXT, text(allowed_token_ids=[5, 999]), "allowed_token_ids", "999"),
+    "stop_token_ids outside": (TEXT, text(stop_token_ids=[999]), "stop_token_ids", "999"),
+    "prompt longer than the context": (TEXT, text(prompt=LONG), "prompt", "300 tokens.*256"),
+    "chat longer than the context": (CHAT, chat(messages=[{"role": "user", "content": LONG}]), "messages", "256"),
+    "max_tokens beyond the context": (TEXT, text(max_tokens=300), "max_tokens", "300 .* 2 tokens.*256.*254"),
+    "max_completion_tokens beyond": (CHAT, chat(max_completion_tokens=300), "max_completion_tokens", "256"),
+    "top_logprobs without logprobs": (CHAT, chat(top_logprobs=2), "top_logprobs", "logprobs to true"),
+    "too many top_logprobs": (CHAT, chat(logprobs=True, top_logprobs=6), "top_logprobs", "At most 5"),
+    "too many logprobs": (TEXT, text(logprobs=6), "logprobs", "At most 5"),
+    "the whole vocabulary": (TEXT, text(logprobs=-1), "logprobs", "At most 5"),
+    "stream_options without stream": (TEXT, text(stream_options={"include_usage": True}), "stream_options", "stream"),
+    "unknown stream option": (TEXT, text(stream=True, stream_options={"x": 1}), "stream_options.x", "x"),
+    "prompt_logprobs in a stream": (CHAT, chat(prompt_logprobs=1, stream=True), "prompt_logprobs", "stream"),
+    "an empty stop string": (CHAT, chat(stop=["a", ""]), "stop", "empty"),
+    "a template from the client": (CHAT, chat(chat_template="{{ 1 }}"), "chat_template", "--chat-template"),
+    "the same by another way": (CHAT, chat(chat_template_kwargs=SMUGGLED), "chat_template_kwargs", "Leave out"),
+    "two endings": (CHAT, chat(continue_final_message=True), "continue_final_message", "add_generation_prompt"),
+    "an array": (CHAT, [1], None, "object"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_named(server, case):
+    path, body, param, message = BAD[case]
+    error = error_of(server.post(path, body))
+    assert error["type"] == "invalid_request_error"
+    if param is not None:
+        assert error["param"] == param
+    assert re.search(message, error["message"]), error["message"]
+
+
+UNSUPPORTED_IN_CHAT = {
+    "tools": [{"type": "function", "function": {"name": "f"}}],
+    "tool_choice": "auto",
+    "functions": [{"name": "f"}],
+    "function_call": "auto",
+    "response_format": {"type": "json_object"},
+    "modalities": ["text", "audio"],
+    "audio": {"voice": "a"},
+    "prediction": {"type": "content"},
+    "reasoning_effort": "low",
+    "verbosity": "low",
+    "web_search_options": {},
+    "store": True,
+    "service_tier": "flex",
+    "documents": [{"text": "a"}],
+    "structured_outputs": {"json": {}},
+    "guided_json": {},
+    "truncate_prompt_tokens": 5,
+    "echo": True,
+}
+UNSUPPORTED_IN_TEXT = {"suffix": "x", "best_of": 3, "use_beam_search": True, "kv_transfer_params": {"a": 1}}
+
+
+@pytest.mark.parametrize("name", UNSUPPORTED_IN_CHAT)
+def test_unsupported_chat_field_is_refused_by_name(server, name):
+    assert error_of(server.post(CHAT, chat(**{name: UNSUPPORTED_IN_CHAT[name]})))["param"] == name
+
+
+@pytest.mark.parametrize("name", UNSUPPORTED_IN_TEXT)
+def test_unsupported_text_field_is_refused_by_name(server, name):
+    assert error_of(server.post(TEXT, text(**{name: UNSUPPORTED_IN_TEXT[name]})))["param"] == name
+
+
+@pytest.mark.parametrize(
+    "raw", [b"", b"{", b"nonsense", b'{"a": 1}{', b"\xff\xfe", b'{"model": "\\ud800"}', b"[" * 10_000, b"{}\x00"]
+)
+@pytest.mark.parametrize("path", [CHAT, TEXT, "/tokenize", "/detokenize"])
+def test_what_is_no_json(server, path, raw):
+    error = error_of(httpx.post(server.url + path, content=raw))
+    assert "not valid JSON" in error["message"] or "object" in error["message"]
+
+
+@pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"1e400", b"-1e400"])
+def test_numbers_that_are_none(server, number):
+    raw = b'{"model": "fake-model", "prompt": "a", "temperature": %b}' % number
+    assert error_of(httpx.post(server.url + TEXT, content=raw))["param"] == "temperature"
+
+
+def test_unknown_model_lists_what_is_served(server):
+    for path, body in ((CHAT, chat(model="gpt")), (TEXT, text(model="gpt")), ("/tokenize", text(model="gpt"))):
+        error = error_of(server.post(path, body), 404)
+        assert (error["code"], error["param"]) == ("model_not_found", "model")
+        assert "'fake-model', 'alias'" in error["message"]
+
+
+def test_the_openai_client_raises_its_own_errors(server):
+    with pytest.raises(openai.NotFoundError):
+        server.client().chat.completions.create(model="gpt", messages=HI)
+    with pytest.raises(openai.BadRequestError) as caught:
+        server.client().completions.create(model="fake-model", prompt=LONG)
+    assert caught.value.code == "context_length_exceeded"
+
+
+def test_unknown_routes_and_methods(server):
+    assert "/v1/chat/completions" in error_of(server.get("/v1/nothing"), 404)["message"]
+    response = server.get(CHAT)
+    assert error_of(response, 405)["code"] == "method_not_allowed"
+    assert response.headers["allow"] == "POST"
+
+
+def test_the_engines_refusal_reaches_the_client(start_server):
+    server = start_server(say="abc", fail_request_on=7)
+    for stream in (False, True):
+        error = error_of(server.post(TEXT, text(prompt=[5, 7], stream=stream)))
+        assert (error["param"], "refuses" in error["message"]) == ("prompt", True)
+    assert server.post(TEXT, text(prompt=[5])).status_code == 200

@@ -1,0 +1,96 @@
+"""What signals do to a server process and to the engine process behind it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import msgspec
+import psutil
+import pytest
+import running_server
+
+from headrace.testing.fake_engine import Script
+
+
+class Front:
+    """A server process of its own, with its engine."""
+
+    def __init__(self, directory: Path, script: Script) -> None:
+        command = [sys.executable, running_server.__file__, str(directory), msgspec.json.encode(script).decode()]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        port, engine_pid = map(int, self.process.stdout.readline().split())
+        self.url = f"http://127.0.0.1:{port}"
+        self.engine = psutil.Process(engine_pid)
+
+    def end(self) -> tuple[int, str]:
+        """Wait for the end; the exit status and what was said on stderr."""
+        _, errors = self.process.communicate(timeout=15)
+        return self.process.returncode, errors
+
+    def engine_is_gone(self, seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if not self.engine.is_running() or self.engine.status() == psutil.STATUS_ZOMBIE:
+                return True
+            time.sleep(0.02)
+        return False
+
+
+@pytest.fixture
+def front(tokenizer_directory: Path) -> Iterator[Front]:
+    tokens = [10] * 9_000
+    running = Front(
+        tokenizer_directory, Script(token_ids=tokens, step_seconds=0.01, max_model_len=10_000, vocab_size=259)
+    )
+    yield running
+    running.process.kill()
+    running.end()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_an_idle_server_cleanly(front, number):
+    front.process.send_signal(number)
+    assert front.end() == (0, "")
+    assert front.engine_is_gone(1)
+
+
+def test_ctrl_c_reaches_the_front_only(front):
+    assert os.getpgid(front.engine.pid) != os.getpgid(front.process.pid)
+
+
+def test_an_open_stream_is_finished_before_the_end(front):
+    body = {"prompt": "a", "max_tokens": 50, "stream": True}
+    with httpx.stream("POST", f"{front.url}/v1/completions", json=body, timeout=10) as response:
+        lines = response.iter_lines()
+        next(lines)
+        front.process.send_signal(signal.SIGTERM)
+        events = [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
+    assert events[-1]["choices"][0]["finish_reason"] == "length"
+    assert front.end() == (0, "")
+
+
+def test_a_second_ctrl_c_does_not_wait(front):
+    body = {"prompt": "a", "max_tokens": 8_000, "stream": True}
+    with httpx.stream("POST", f"{front.url}/v1/completions", json=body, timeout=10) as response:
+        lines = response.iter_lines()
+        next(lines)
+        front.process.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+        began = time.monotonic()
+        front.process.send_signal(signal.SIGINT)
+        status, errors = front.end()
+    assert time.monotonic() - began < 2
+    assert (status, errors) == (130, "")
+    assert front.engine_is_gone(1)
+
+
+def test_a_front_that_is_killed_leaves_no_engine(front):
+    front.process.kill()
+    assert front.engine_is_gone(3)
