@@ -143,14 +143,14 @@ def _make_linear(ops: Ops, kind: str, inputs: int, outputs: int, dtype: torch.dt
 
 
 def _elementwise(tokens: int, dtype: torch.dtype) -> Iterator[Operation]:
-    x, residual = torch.randn(2, tokens, HIDDEN).to(dtype).unbind()
+    x, residual = torch.randn(tokens, HIDDEN).to(dtype), torch.randn(tokens, HIDDEN)
     weight, gate_up = torch.ones(HIDDEN, dtype=dtype), torch.randn(tokens, 3072).to(dtype)
     qkv = torch.randn(tokens, (HEADS.num_heads + 2 * HEADS.num_kv_heads) * HEADS.head_dim).to(dtype)
     cos_sin = torch.randn(4096, HEADS.head_dim)
     batch, cache = _step([(1, 256)] * tokens, dtype)
     yield Operation(f"rms_norm, m={tokens}", 2 * x.nbytes, lambda ops: lambda: ops.rms_norm(x, weight, 1e-5))
     yield Operation(
-        f"add_rms_norm, m={tokens}", 4 * x.nbytes, lambda ops: lambda: ops.add_rms_norm(x, residual, weight, 1e-5)
+        f"add_rms_norm, m={tokens}", 2 * x.nbytes + 2 * residual.nbytes, lambda ops: lambda: ops.add_rms_norm(x, residual, weight, 1e-5)
     )
     yield Operation(f"silu_and_mul, m={tokens}", 3 * gate_up.nbytes // 2, lambda ops: lambda: ops.silu_and_mul(gate_up))
     yield Operation(

@@ -40,7 +40,7 @@ def test_rms_norm_with_a_weight_in_fp32(any_ops: Ops, dtype: torch.dtype) -> Non
 
 
 def test_add_rms_norm_adds_in_place(any_ops: Ops, dtype: torch.dtype) -> None:
-    x, residual, weight = torch.randn(7, 96).to(dtype), torch.randn(7, 96).to(dtype), torch.randn(96).to(dtype)
+    x, residual, weight = torch.randn(7, 96).to(dtype), torch.randn(7, 96), torch.randn(96).to(dtype)
     total = x + residual
     y = any_ops.add_rms_norm(x, residual, weight, 1e-5)
     assert torch.equal(residual, total)

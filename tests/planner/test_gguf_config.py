@@ -14,6 +14,7 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from headrace.core.errors import HeadraceError
 from headrace.core.gguf_header import read_header
 from headrace.planner.gguf_config import shape_from_gguf
+from headrace.planner.llama3_factors import llama3_factors
 from headrace.planner.shape import ModelShape, RopeScaling
 
 Write = Callable[..., Path]
@@ -174,6 +175,14 @@ def test_rope_factors_of_one_are_no_scaling(write: Write) -> None:
 @pytest.mark.parametrize("factors", [[1.0, 2.0, 1.0, 2.0], [1.0, 1.5, 1.2, 3.0], [2.0] * 4])
 def test_rope_factors_of_another_rule_are_refused(write: Write, factors: list[float]) -> None:
     assert "rope_freqs.weight" in refused(write(rope_freqs=factors)).what
+
+
+def test_factors_that_only_look_like_llama3_are_refused(write: Write) -> None:
+    factors = llama3_factors(RopeScaling("llama3", 8.0, 8192), 5e5, 32)
+    between = [index for index, factor in enumerate(factors) if 1 < factor < 8]
+    factors[between[1]] *= 1.05
+    metadata = {"rope.freq_base": 5e5, "attention.key_length": 64, "attention.value_length": 64}
+    assert "rope_freqs.weight" in refused(write(metadata=metadata, rope_freqs=factors)).what
 
 
 @pytest.mark.parametrize("arch", ["phi3", "gemma2"])

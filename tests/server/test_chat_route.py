@@ -89,6 +89,15 @@ def test_logprobs_have_openai_shape(server, stream):
     assert content[0].logprob == -0.5
 
 
+@pytest.mark.parametrize("stop", [None, ["wör"], [" 🙂"]])
+@pytest.mark.parametrize("stream", [False, True])
+def test_logprobs_come_for_every_token_however_it_ends(server, stream, stop):
+    answer = ask(server, logprobs=True, stop=stop, stream=stream)
+    choices = [chunk.choices[0] for chunk in answer if chunk.choices[0].logprobs] if stream else answer.choices
+    octets = bytes(octet for choice in choices for entry in choice.logprobs.content for octet in entry.bytes)
+    assert octets.decode(errors="replace").startswith(SAID[: SAID.index(stop[0])] if stop else SAID)
+
+
 def test_logprobs_without_alternatives(server):
     [entry] = ask(server, logprobs=True, max_tokens=1).choices[0].logprobs.content
     assert (entry.token, entry.top_logprobs) == ("H", [])

@@ -101,7 +101,10 @@ class Ops(Protocol):
         ...
 
     def add_rms_norm(self, x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> Tensor:
-        """`residual += x` in place, then its `rms_norm`."""
+        """`residual += x` in place, then its `rms_norm` in the dtype of `x`.
+
+        The residual stream is float32 whatever the dtype: rounding it at each layer would be the largest error of all.
+        """
         ...
 
     def silu_and_mul(self, gate_up: Tensor) -> Tensor:

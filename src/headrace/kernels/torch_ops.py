@@ -31,8 +31,8 @@ class TorchOps:
         return _normalize(x.float(), weight, eps).to(x.dtype)
 
     def add_rms_norm(self, x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> Tensor:
-        """`residual += x` in place, then its `rms_norm`."""
-        return self.rms_norm(residual.add_(x), weight, eps)
+        """`residual += x` in place, in float32, then its `rms_norm`."""
+        return _normalize(residual.add_(x), weight, eps).to(x.dtype)
 
     def silu_and_mul(self, gate_up: Tensor) -> Tensor:
         """[T, 2 * I] (gate, then up) to silu(gate) * up, [T, I]."""

@@ -6,6 +6,7 @@ It is written between the operations of `Ops` and knows neither the device nor t
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -66,7 +67,7 @@ class Decoder:
     def forward(self, token_ids: Tensor, batch: StepBatch, caches: Sequence[LayerCache]) -> Tensor:
         """One step: int64 `[T]` to the final, normed hidden states `[T, H]`; keys and values go to `caches`."""
         x = F.embedding(token_ids, self._embedding)
-        residual = x.new_zeros(x.shape)
+        residual = torch.zeros(x.shape, dtype=torch.float32, device=x.device)
         for layer, cache in zip(self._layers, caches, strict=True):
             x = self._attention(layer, x, residual, batch, cache)
             x = self._mlp(layer, x, residual)

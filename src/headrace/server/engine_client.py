@@ -104,7 +104,7 @@ class EngineClient:
     def check_ready(self) -> None:
         """Raise a 503 that says why, unless requests can be taken now."""
         if not self.ready:
-            raise self.failure or self._not_now()
+            raise self.refusal()
 
     def new_uids(self, count: int) -> list[int]:
         """Names for `count` sequences, never used before."""
@@ -119,7 +119,10 @@ class EngineClient:
         """End every open request with `error`."""
         self._dispatcher.fail_all(error)
 
-    def _not_now(self) -> ApiError:
+    def refusal(self) -> HeadraceError:
+        """The 503 that says why requests cannot be taken now."""
+        if self.failure is not None:
+            return self.failure
         if self._stopping:
             return stopping()
         if self._settled.is_set():

@@ -1,7 +1,6 @@
 """/health, /ready, /version and /load: the truth about the server, at any time."""
 
 from headrace import __version__
-from headrace.server.engine_client import stopping
 from headrace.server.http import Exchange
 from headrace.server.sse import encode_json
 from headrace.server.state import ServerState
@@ -10,7 +9,7 @@ from headrace.server.state import ServerState
 async def health(state: ServerState, exchange: Exchange) -> None:
     """200 while the engine process lives, also while it loads; else a 503 that says why not."""
     if not state.client.alive:
-        raise state.client.failure or stopping()
+        raise state.client.refusal()
     await exchange.answer(b"{}")
 
 

@@ -4,6 +4,7 @@ The result is kept in the cache folder under a hash of everything that it depend
 rename: two processes may build at once, and neither ever loads half a file.
 """
 
+import contextlib
 import hashlib
 import os
 import platform
@@ -39,8 +40,8 @@ def load_kernels(cpu: str = "native") -> KernelLibrary:
     flags = (*_FLAGS, _cpu_flag(cpu))
     name = f"{_fingerprint(compiler, flags)}.so"
     folder = cache_dir() / "kernels"
-    if (folder / name).exists():
-        return _load(folder / name)
+    with contextlib.suppress(OSError):  # not there, or damaged: build it
+        return KernelLibrary(folder / name)
     with tempfile.TemporaryDirectory(prefix="headrace-kernels-") as scratch:
         built = _compile(compiler, flags, Path(scratch))
         return _load(_keep(built, folder / name))

@@ -44,7 +44,7 @@ class NativeOps(CpuOps):
         return self._norm(x, None, weight, eps)
 
     def add_rms_norm(self, x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> Tensor:
-        """`residual += x` in place, then its `rms_norm`."""
+        """`residual += x` in place, in float32, then its `rms_norm`."""
         if not residual.is_contiguous():
             return super().add_rms_norm(x, residual, weight, eps)
         return self._norm(x, residual, weight, eps)

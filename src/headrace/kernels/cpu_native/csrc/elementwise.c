@@ -21,13 +21,12 @@ typedef struct {
     float eps;
 } norm_job;
 
-// residual += x, rounded; returns where the row to be normed is.
-HR_INLINE const void *add_row(const norm_job *job, int row, int dtype) {
+// residual += x, in fp32; returns the row's sum.
+HR_INLINE const float *add_row(const norm_job *job, int row, int dtype) {
     const char *x = row_of(job->x, row, job->n, dtype);
-    if (!job->residual) return x;
-    char *sum = (char *)row_of(job->residual, row, job->n, dtype);
+    float *sum = (float *)job->residual + (size_t)row * job->n;
     for (int i = 0; i < job->n; i += HR_LANES)
-        store_upto16(sum, i, load_upto16(sum, i, job->n, dtype) + load_upto16(x, i, job->n, dtype), job->n, dtype);
+        store_upto16(sum, i, load_upto16(sum, i, job->n, HR_F32) + load_upto16(x, i, job->n, dtype), job->n, HR_F32);
     return sum;
 }
 
@@ -40,16 +39,23 @@ HR_INLINE float inverse_rms(const void *x, int n, int dtype, float eps) {
     return 1.0f / sqrtf(sum_lanes(squares) / (float)n + eps);
 }
 
+// y = x times its inverse rms and the weight; x has a dtype of its own.
+HR_INLINE void norm_row(const norm_job *job, int row, const void *x, int x_dtype, int dtype, int weight_dtype) {
+    float factor = inverse_rms(x, job->n, x_dtype, job->eps);
+    char *y = (char *)row_of(job->y, row, job->n, dtype);
+    for (int i = 0; i < job->n; i += HR_LANES) {
+        v16f value = load_upto16(x, i, job->n, x_dtype) * factor * load_upto16(job->weight, i, job->n, weight_dtype);
+        store_upto16(y, i, value, job->n, dtype);
+    }
+}
+
 HR_INLINE void norm_rows(const norm_job *job, int task, int dtype, int weight_dtype) {
     int end = min_int((task + 1) * job->rows, job->m);
     for (int row = task * job->rows; row < end; row++) {
-        const void *x = add_row(job, row, dtype);
-        float factor = inverse_rms(x, job->n, dtype, job->eps);
-        char *y = (char *)row_of(job->y, row, job->n, dtype);
-        for (int i = 0; i < job->n; i += HR_LANES) {
-            v16f value = load_upto16(x, i, job->n, dtype) * factor * load_upto16(job->weight, i, job->n, weight_dtype);
-            store_upto16(y, i, value, job->n, dtype);
-        }
+        if (job->residual)
+            norm_row(job, row, add_row(job, row, dtype), HR_F32, dtype, weight_dtype);
+        else
+            norm_row(job, row, row_of(job->x, row, job->n, dtype), dtype, dtype, weight_dtype);
     }
 }
 
@@ -62,7 +68,8 @@ static void norm_task(void *argument, int task, int thread) {
         norm_rows(job, task, job->dtype, job->weight_dtype);
 }
 
-// y = rms_norm(x), or, with a residual, residual += x and y = rms_norm(residual); [m, n].
+// y = rms_norm(x), or, with a residual, residual += x and y = rms_norm(residual), the residual
+// in fp32; [m, n].
 void hr_rms_norm(hr_pool *pool, const void *x, void *residual, const void *weight, void *y, int m, int n, int dtype,
                  int weight_dtype, float eps) {
     norm_job job = {x, weight, residual, y, m, n, dtype, weight_dtype, rows_per_task(n), eps};
