@@ -79,6 +79,15 @@ def test_echo_with_logprobs_scores_the_prompt(server):
     assert logprobs.text_offset == [0, 1, 2]
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_echo_with_logprobs_for_several_choices_of_several_prompts(server, stream):
+    answer = ask(server, ["Hi", "Yo"], echo=True, logprobs=1, max_tokens=1, n=2, stream=stream)
+    tokens = {number: [] for number in range(4)}
+    for choice in [choice for part in answer for choice in part.choices] if stream else answer.choices:
+        tokens[choice.index] += choice.logprobs.tokens
+    assert list(tokens.values()) == [["H", "i", "H"]] * 2 + [["Y", "o", "H"]] * 2
+
+
 def test_echo_alone_scores_without_generating(server):
     answer = ask(server, "Hi", echo=True, logprobs=1, max_tokens=0)
     assert answer.choices[0].text == "Hi"

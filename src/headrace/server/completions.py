@@ -81,6 +81,7 @@ class _Choices:
         self._names = names
         self._begun: set[int] = set()
         self._offsets: dict[int, int] = {}
+        self._prompt_logprobs: dict[int, list[TokenLogprobs | None]] = {}
         self._echoed = [self._echo_text(prompt) if body.echo else "" for prompt in prompts]
 
     def new_usage(self) -> Usage:
@@ -92,30 +93,30 @@ class _Choices:
         if self._body.prompt_only:
             for choice in output.outputs:
                 _drop_generated(choice)
-        return [self._shape(position, output, choice) for choice in output.outputs]
+        if output.prompt_logprobs is not None:  # in a stream they come once, with the first choice that begins
+            self._prompt_logprobs[position] = output.prompt_logprobs
+        return [self._shape(position, choice) for choice in output.outputs]
 
-    def _shape(self, position: int, output: RequestOutput, choice: CompletionOutput) -> dict[str, object]:
+    def _shape(self, position: int, choice: CompletionOutput) -> dict[str, object]:
         index = position * (self._body.n or 1) + choice.index
         first = index not in self._begun
         self._begun.add(index)
         shape: dict[str, object] = {
             "index": index,
             "text": self._echoed[position] + choice.text if first else choice.text,
-            "logprobs": self._logprobs(index, position, output, choice, echo=first and bool(self._body.echo)),
+            "logprobs": self._logprobs(index, position, choice, echo=first and bool(self._body.echo)),
             "finish_reason": choice.finish_reason,
             "stop_reason": choice.stop_reason,
         }
         if self._body.prompt_logprobs is not None:
-            shape["prompt_logprobs"] = prompt_logprobs(output.prompt_logprobs, self._names)
+            shape["prompt_logprobs"] = prompt_logprobs(self._prompt_logprobs.get(position), self._names)
         if self._body.return_token_ids:
             shape["token_ids"] = choice.token_ids
             if first:
                 shape["prompt_token_ids"] = self._prompts[position].token_ids
         return shape
 
-    def _logprobs(
-        self, index: int, position: int, output: RequestOutput, choice: CompletionOutput, *, echo: bool
-    ) -> dict[str, object] | None:
+    def _logprobs(self, index: int, position: int, choice: CompletionOutput, *, echo: bool) -> dict[str, object] | None:
         num_top = self._body.num_logprobs
         if num_top is None:
             return None
@@ -123,7 +124,7 @@ class _Choices:
         logprobs: list[TokenLogprobs | None] = list(choice.logprobs or [])
         if echo:
             token_ids = self._prompts[position].token_ids + token_ids
-            logprobs = list(output.prompt_logprobs or []) + logprobs
+            logprobs = self._prompt_logprobs[position] + logprobs
         offset = self._offsets.get(index, 0)
         shape, self._offsets[index] = completion_logprobs(token_ids, logprobs, num_top, self._names, offset)
         return shape
