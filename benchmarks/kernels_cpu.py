@@ -150,7 +150,9 @@ def _elementwise(tokens: int, dtype: torch.dtype) -> Iterator[Operation]:
     batch, cache = _step([(1, 256)] * tokens, dtype)
     yield Operation(f"rms_norm, m={tokens}", 2 * x.nbytes, lambda ops: lambda: ops.rms_norm(x, weight, 1e-5))
     yield Operation(
-        f"add_rms_norm, m={tokens}", 2 * x.nbytes + 2 * residual.nbytes, lambda ops: lambda: ops.add_rms_norm(x, residual, weight, 1e-5)
+        f"add_rms_norm, m={tokens}",
+        2 * x.nbytes + 2 * residual.nbytes,
+        lambda ops: lambda: ops.add_rms_norm(x, residual, weight, 1e-5),
     )
     yield Operation(f"silu_and_mul, m={tokens}", 3 * gate_up.nbytes // 2, lambda ops: lambda: ops.silu_and_mul(gate_up))
     yield Operation(

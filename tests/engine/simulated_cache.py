@@ -61,7 +61,9 @@ class Simulation:
                 slot = (row.request.blocks[position // self.block_size], position % self.block_size)
                 assert slot not in written, "two rows write the same slot"
                 written.add(slot)
-                self.cache.setdefault(slot[0], [None] * self.block_size)[slot[1]] = self.truth[row.request.uid][position]
+                self.cache.setdefault(slot[0], [None] * self.block_size)[slot[1]] = self.truth[row.request.uid][
+                    position
+                ]
         return {row.request.uid: self._read(row.request, row.end) for row in plan.rows if row.samples}
 
     def _read(self, request: Request, end: int) -> int:

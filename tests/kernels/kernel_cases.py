@@ -7,10 +7,15 @@ import torch
 from torch import Tensor
 
 from headrace.kernels.batch import make_step_batch
+from headrace.kernels.cpu_native import NativeOps
+from headrace.kernels.cpu_native.build import load_kernels
 from headrace.kernels.cpu_ops import CpuOps
 from headrace.kernels.ops import HeadShape, LayerCache, Ops, StepBatch
 
-IMPLEMENTATIONS: dict[str, Callable[[torch.dtype], Ops]] = {"cpu": CpuOps}
+IMPLEMENTATIONS: dict[str, Callable[[torch.dtype], Ops]] = {
+    "cpu": CpuOps,
+    "native": lambda dtype: NativeOps(load_kernels(), dtype),
+}
 """By name, how to make each implementation that must agree with `TorchOps`."""
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)

@@ -1,6 +1,4 @@
-"""What the front needs of a model: its files found, its tokenizer, its sampling defaults. No torch, no weights."""
-
-from collections.abc import Mapping
+"""What the front needs of a model: its files found, then its tokenizer and its sampling defaults. No torch, no weights."""
 
 from headrace.core.config import EngineConfig
 from headrace.planner.gguf_config import shape_from_gguf
@@ -19,7 +17,7 @@ def find_model(config: EngineConfig) -> ModelFiles:
         revision=config.revision,
         download_dir=config.download_dir,
         token=config.hf_token,
-        check_config=_check_config,
+        check_config=shape_from_config,
     )
 
 
@@ -30,7 +28,3 @@ def load_model_text(config: EngineConfig, files: ModelFiles) -> ModelText:
     shape = shape_from_gguf(files.header) if files.header is not None else shape_from_config(files.config or {})
     ends = eos_token_ids(generation, [*shape.eos_token_ids, tokenizer.eos_token_id])
     return ModelText(tokenizer, ends, sampling_defaults(generation))
-
-
-def _check_config(config: Mapping[str, object]) -> None:
-    shape_from_config(config)

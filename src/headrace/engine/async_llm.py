@@ -107,7 +107,7 @@ class AsyncLLM:
 
     def get_default_sampling_params(self) -> SamplingParams:
         """Defaults with what the model's generation_config.json says."""
-        return SamplingParams(**self._alive().default_sampling)
+        return self._alive().default_sampling_params()
 
     def close(self) -> None:
         """Stop the thread and give back the model and the cache. Open requests end with an error."""
@@ -154,14 +154,16 @@ class AsyncLLM:
             for stream in self._frontend.dispatch(event):
                 self._deliver(stream)
         elif isinstance(event, RequestFailed):
-            stream = self._frontend.stream_of(event.uids)
-            if stream is not None and id(stream) in self._queues:
-                self._queues[id(stream)].put_nowait(
-                    HeadraceError(event.what, rule=event.rule, fix=event.fix, param=event.param)
-                )
+            self._refuse(event)
         elif isinstance(event, EngineFailed):
             self._failure = HeadraceError(event.what, rule=event.rule, fix=event.fix, kind=ErrorKind.UNAVAILABLE)
             self._fail_all(self._failure)
+
+    def _refuse(self, event: RequestFailed) -> None:
+        stream = self._frontend.stream_of(event.uids)
+        if stream is not None and id(stream) in self._queues:
+            error = HeadraceError(event.what, rule=event.rule, fix=event.fix, param=event.param)
+            self._queues[id(stream)].put_nowait(error)
 
     def _deliver(self, stream: RequestStream) -> None:
         output = stream.output()

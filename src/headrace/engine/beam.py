@@ -4,6 +4,7 @@ A fork shares its parent's blocks and copies the one that it writes to, so that 
 beams grow from it. Scores are vLLM's: summed logprob over length ** length_penalty, the prompt counted.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -26,7 +27,7 @@ class Beam:
 
     def score(self, length_penalty: float) -> float:
         """Higher is better; an end token does not count as length."""
-        return self.cum_logprob / (len(self.tokens) - self.finished) ** length_penalty
+        return self.cum_logprob / math.pow(len(self.tokens) - self.finished, length_penalty)
 
 
 class BeamSearch:

@@ -9,24 +9,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import msgspec
 import torch
 
 from headrace.core.config import EngineConfig
 from headrace.core.errors import HeadraceError
 from headrace.core.limits import ModelLimits
+from headrace.core.sampling_params import SamplingParams
 from headrace.engine.engine import Engine
 from headrace.engine.kv.manager import KVManager
 from headrace.engine.run.rows import Rows
 from headrace.engine.run.runner import Runner
 from headrace.engine.sample.sampler import Sampler
 from headrace.engine.sched.scheduler import Limits, Scheduler
-from headrace.kernels.ops import HeadShape, kv_cache
-from headrace.kernels.select import select_ops
+from headrace.kernels.ops import HeadShape, Ops, kv_cache
+from headrace.kernels.select import start_kernels
 from headrace.models.decoder import Decoder
 from headrace.models.dtype import resolve_dtype
 from headrace.models.load import load_model
 from headrace.models.open import shape_of
 from headrace.planner.cache_plan import CachePlan, cpu_budget, plan_cache
+from headrace.planner.hf_config import shape_from_config
 from headrace.planner.host import available_memory_bytes
 from headrace.planner.memory import Form, activation_bytes, weight_bytes
 from headrace.planner.shape import ModelShape
@@ -81,7 +84,7 @@ class LoadedEngine:
         generation = generation_config(plan.config.generation_config, plan.files)
         own_eos = None if tokenizer is None else tokenizer.eos_token_id
         self.eos_token_ids = eos_token_ids(generation, [*plan.shape.eos_token_ids, own_eos])
-        self.default_sampling = sampling_defaults(generation)
+        self._sampling_defaults = sampling_defaults(generation)
         self._tokenizer = tokenizer
 
     @property
@@ -91,30 +94,41 @@ class LoadedEngine:
             raise HeadraceError("This engine has no tokenizer", fix="Pass prompt_token_ids")
         return self._tokenizer
 
+    def default_sampling_params(self) -> SamplingParams:
+        """vLLM's defaults with what the model's generation config says."""
+        return msgspec.convert(self._sampling_defaults, SamplingParams)
+
     def close(self) -> None:
         """Give back the model and the cache."""
         self.engine.close()
         gc.collect()
-        if torch.cuda.is_initialized():
+        if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
 
 def load_engine(config: EngineConfig, *, with_tokenizer: bool = True) -> LoadedEngine:
     """Build the engine that `config` describes. Raises `HeadraceError` for whatever of it cannot be served."""
     watch = Stopwatch()
+    kernels = start_kernels(_device(config.device))
     with watch.phase("files"):
         files = find_files(config)
     plan = plan_engine(config, files)
     with watch.phase("tokenizer"):
         tokenizer = _open_tokenizer(config, files) if with_tokenizer else None
-    engine, model = _build(plan, watch)
-    return LoadedEngine(plan, engine, tokenizer, _report(plan, model, watch))
+    with watch.phase("kernels"):
+        ops, kernel_report = kernels.ops(plan.dtype)
+    engine, model = _build(plan, ops, watch)
+    return LoadedEngine(plan, engine, tokenizer, _report(plan, model, kernel_report, watch))
 
 
 def find_files(config: EngineConfig) -> ModelFiles:
     """The model's files, downloaded if they are not here yet."""
     return resolve(
-        config.model, revision=config.revision, download_dir=config.download_dir, token=config.hf_token
+        config.model,
+        revision=config.revision,
+        download_dir=config.download_dir,
+        token=config.hf_token,
+        check_config=shape_from_config,
     )
 
 
@@ -139,9 +153,8 @@ def plan_engine(config: EngineConfig, files: ModelFiles) -> EnginePlan:
     return EnginePlan(config, files, shape, device, dtype, cache, limits)
 
 
-def _build(plan: EnginePlan, watch: Stopwatch) -> tuple[Engine, Decoder]:
+def _build(plan: EnginePlan, ops: Ops, watch: Stopwatch) -> tuple[Engine, Decoder]:
     config, shape, cache, device = plan.config, plan.shape, plan.cache, plan.device
-    ops = select_ops(device, plan.dtype)
     with watch.phase("weights"):
         model = load_model(
             plan.files, shape, ops, dtype=plan.dtype, quantization=config.quantization, device=device,
@@ -209,13 +222,12 @@ def _open_tokenizer(config: EngineConfig, files: ModelFiles) -> Tokenizer:
     return open_tokenizer(config.tokenizer or files.path, chat_template=config.chat_template)
 
 
-def _report(plan: EnginePlan, model: Decoder, watch: Stopwatch) -> list[tuple[str, str]]:
-    device = plan.device.type
-    if device == "cpu":
-        device = f"cpu, {torch.get_num_threads()} threads"
+def _report(plan: EnginePlan, model: Decoder, kernels: str, watch: Stopwatch) -> list[tuple[str, str]]:
+    size = f"{model.nbytes / 2**20:,.0f} MiB"
     return [
-        ("Model", f"{plan.config.model} ({plan.shape.architecture}), {model.nbytes / 2**20:,.0f} MiB on {device}"),
+        ("Model", f"{plan.config.model} ({plan.shape.architecture}), {size} on {plan.device.type}"),
         *((label.capitalize(), text) for label, text in model.summary),
+        ("Kernels", kernels),
         *plan.cache.lines,
         ("Seconds", watch.line()),
     ]

@@ -156,9 +156,9 @@ class _OutputColumns:
         self._cached_tokens: dict[int, int] = {}
 
     def first(self, request: Request) -> None:
-        """Say what is said once a sequence."""
+        """Say what is said once a sequence; a fork has no prompt logprobs of its own."""
         self._cached_tokens[request.uid] = request.num_cached or 0
-        if request.params.prompt_logprobs is not None:
+        if len(request.prompt_logprobs) == request.num_prompt and request.params.prompt_logprobs is not None:
             self._prompt_logprobs[request.uid] = request.prompt_logprobs
 
     def add(self, uid: int, token: int, finish: int, stop_token: int, logprobs: TokenLogprobs | None) -> None:

@@ -89,14 +89,12 @@ class LLM:
                 continue_final_message=continue_final_message,
                 tools=tools,
                 chat_template=chat_template,
-                **(chat_template_kwargs or {}),
+                chat_template_kwargs=chat_template_kwargs,
             )
             for conversation in conversations
         ]
         encode = self.get_tokenizer().encode
-        prompts = [
-            {"prompt": text, "prompt_token_ids": encode(text, add_special_tokens=False)} for text in rendered
-        ]
+        prompts = [{"prompt": text, "prompt_token_ids": encode(text, add_special_tokens=False)} for text in rendered]
         return self.generate(prompts, sampling_params, use_tqdm=use_tqdm)
 
     def beam_search(self, prompts: Prompt | Sequence[Prompt], params: BeamSearchParams) -> list[BeamSearchOutput]:
@@ -113,7 +111,7 @@ class LLM:
 
     def get_default_sampling_params(self) -> SamplingParams:
         """Defaults with what the model's generation_config.json says."""
-        return SamplingParams(**self._open.default_sampling)
+        return self._open.default_sampling_params()
 
     def get_metrics(self) -> EngineStats:
         """Counters since the start: tokens, steps, preemptions, prefix-cache queries and hits, blocks."""
@@ -133,7 +131,9 @@ class LLM:
     def __enter__(self) -> "LLM":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def encode(self, *_: object, **__: object) -> NoReturn:
@@ -148,9 +148,7 @@ class LLM:
             raise HeadraceError("This LLM is closed", fix="Create a new one with LLM(...)")
         return self._loaded
 
-    def _prepare(
-        self, prompt: ParsedPrompt, params: SamplingParams, priority: int
-    ) -> tuple[AddRequest, RequestStream]:
+    def _prepare(self, prompt: ParsedPrompt, params: SamplingParams, priority: int) -> tuple[AddRequest, RequestStream]:
         self._requests += 1
         message, stream = self._frontend.prepare(prompt, params, str(self._requests - 1), priority)
         self._open.engine.limits.check(message.prompt_token_ids, params)
@@ -175,7 +173,7 @@ class LLM:
                 while engine.has_work:
                     engine.step()
                 raise
-        return [output for _, stream in prepared if (output := stream.output())]
+        return [done for _, stream in prepared if (done := stream.output())]
 
     def _beam_output(self, beams: Sequence[Beam], params: BeamSearchParams) -> BeamSearchOutput:
         tokenizer = self.get_tokenizer()

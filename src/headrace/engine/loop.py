@@ -70,6 +70,4 @@ class EngineLoop:
         try:
             self._engine.add(command)
         except HeadraceError as error:
-            self._send(
-                RequestFailed(command.uids, error.what, error.rule, error.fix, error.param, error.kind.value)
-            )
+            self._send(RequestFailed(command.uids, error.what, error.rule, error.fix, error.param, error.kind.value))

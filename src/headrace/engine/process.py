@@ -4,9 +4,11 @@ It reads its `EngineConfig` as one line of JSON from standard input and then ser
 sends events to the other. It ends when told to, when it fails, or when the other end of its standard input closes.
 """
 
+import importlib
 import os
 import signal
 import sys
+import threading
 
 import msgspec
 
@@ -33,8 +35,9 @@ class _ChannelInbox:
 
 
 def main() -> int:
-    """Serve until told to stop; the exit status is 0 only then."""
+    """Serve until told to stop; the exit status is 0 only then. Torch is imported while the model is looked for."""
     channel = WorkerChannel(*sys.argv[1:3])
+    threading.Thread(target=importlib.import_module, args=("headrace.engine.build",), daemon=True).start()
     config = msgspec.json.decode(sys.stdin.buffer.readline(), type=EngineConfig)
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     watch_parent(lambda: os._exit(0))
@@ -45,7 +48,7 @@ def main() -> int:
 
 
 def _serve(config: EngineConfig, channel: WorkerChannel) -> int:
-    from headrace.engine.build import load_engine  # imports torch, once the liveness watch is on
+    from headrace.engine.build import load_engine
     from headrace.engine.loop import EngineLoop
 
     try:

@@ -57,7 +57,12 @@ def per_prompt(name: str, value: P | Sequence[P], count: int) -> list[P]:
 
 
 def _is_ids(value: object) -> bool:
-    return isinstance(value, Sequence) and not isinstance(value, str | bytes) and len(value) > 0 and isinstance(value[0], int)
+    return (
+        isinstance(value, Sequence)
+        and not isinstance(value, str | bytes)
+        and len(value) > 0
+        and isinstance(value[0], int)
+    )
 
 
 def _wrong(prompt: object) -> HeadraceError:

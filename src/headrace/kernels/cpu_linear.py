@@ -62,8 +62,15 @@ class WidenedDense:
         return y if self._bias is None else y.add_(self._bias)
 
 
+_PLANE_RATIO = 2 * INT8_MAX
+
+
 class IntMmInt8:
-    """int8 times int8 by `torch._int_mm`: one scale an output channel, one a token."""
+    """int8 times int8 by `torch._int_mm`: one scale an output channel, one a token.
+
+    A token's activations are two int8 planes: what the first rounds away is the second, 254 times finer. A few large
+    values stretch a token's scale, and one plane alone would lose the others: 5 % of perplexity on a small model.
+    """
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         self._weight, scale = quantize_rows(weight)
@@ -80,8 +87,11 @@ class IntMmInt8:
         # abs + amax is one pass more and still several times faster than an infinity norm.
         scale = x.abs().amax(dim=-1, keepdim=True).float().div_(INT8_MAX)
         scale.clamp_min_(torch.finfo(torch.float32).tiny)
-        quantized = torch.div(x, scale).round_().to(torch.int8)
-        y = torch._int_mm(quantized, self._weight.t()).mul(scale).mul_(self._scale)
+        exact = torch.div(x, scale)
+        coarse = exact.round()
+        fine = exact.sub_(coarse).mul_(_PLANE_RATIO).round_()
+        planes = torch._int_mm(torch.cat((coarse, fine)).to(torch.int8), self._weight.t())
+        y = planes[len(x) :].mul(1 / _PLANE_RATIO).add_(planes[: len(x)]).mul_(scale).mul_(self._scale)
         return (y if self._bias is None else y.add_(self._bias)).to(x.dtype)
 
 

@@ -89,7 +89,11 @@ class Ops(Protocol):
         ...
 
     def int8(self, weight: Tensor, bias: Tensor | None = None) -> Linear:
-        """Quantize `weight` [out, in] to int8, one scale an output channel; activations one scale a token."""
+        """Quantize `weight` [out, in] to int8, one scale an output channel.
+
+        An implementation may quantize activations too, with scales that belong to one token alone, finely enough to
+        move outputs by no more than 1 % of their standard deviation.
+        """
         ...
 
     def int4(self, weight: Int4Groups, bias: Tensor | None = None) -> Linear:

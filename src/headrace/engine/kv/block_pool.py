@@ -49,7 +49,7 @@ class BlockPool:
 
     def writable(self, block: int) -> bool:
         """Whether the one who holds it may write into it: nobody shares it and no hash promises its content."""
-        return self._holders[block] == 1 and self._hash_of[block] is None
+        return bool(self._holders[block] == 1) and self._hash_of[block] is None
 
     def is_free(self, block: int) -> bool:
         """Whether nobody holds it."""

@@ -13,9 +13,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from headrace.engine.kv.manager import KVManager
+from headrace.engine.request import Request, State
 from headrace.engine.sched.plan import Draft, PlannedRow, StepPlan
 from headrace.engine.sched.queue import RequestQueue
-from headrace.engine.request import Request, State
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,10 +19,11 @@ _ROWS_AT_ONCE = 4096
 """A weight is quantized this many rows at a time, so that its fp32 form never exists as a whole."""
 _GROUP_MULTIPLE = 16
 _MAX_INT8_INPUTS = 1 << 16
+"""A token is widened on the stack before it is quantized."""
 
 
 class NativeInt8:
-    """int8 times int8: one scale an output channel, one a token; quantizes, multiplies and scales in one call."""
+    """int8 times int8: one scale an output channel, one for each 64 values of a token, all in one call."""
 
     def __init__(self, context: KernelContext, weight: Tensor, bias: Tensor | None) -> None:
         self._context, self._multiply = context, context.c.hr_int8_linear
@@ -35,7 +36,7 @@ class NativeInt8:
 
     @staticmethod
     def fits(weight: Tensor) -> bool:
-        """Whether a sum of this many int8 products stays within 32 bits."""
+        """Whether the kernel takes this many inputs."""
         return weight.shape[1] <= _MAX_INT8_INPUTS
 
     def _pack(self, start: int, rows: Tensor) -> None:

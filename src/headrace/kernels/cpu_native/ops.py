@@ -30,7 +30,7 @@ class NativeOps(CpuOps):
         return super().dense(weight, bias)
 
     def int8(self, weight: Tensor, bias: Tensor | None = None) -> Linear:
-        """A linear layer of int8 products, one scale an output channel and one a token."""
+        """A linear layer of int8 products, one scale an output channel and one for each 64 values of a token."""
         return NativeInt8(self._context, weight, bias) if NativeInt8.fits(weight) else super().int8(weight, bias)
 
     def int4(self, weight: Int4Groups, bias: Tensor | None = None) -> Linear:
@@ -45,7 +45,7 @@ class NativeOps(CpuOps):
 
     def add_rms_norm(self, x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> Tensor:
         """`residual += x` in place, in float32, then its `rms_norm`."""
-        if not residual.is_contiguous():
+        if residual.dtype != torch.float32 or not residual.is_contiguous():
             return super().add_rms_norm(x, residual, weight, eps)
         return self._norm(x, residual, weight, eps)
 

@@ -6,8 +6,8 @@
 #include "linear.h"
 #include "quantize.h"
 
-// Each row has its group's integer sums and its running sums in registers.
-#define MOST_ROWS (HR_MAX_ROWS / 2)
+// Each row has its group's integer sums and its running sums; the latter may leave the registers once a group.
+#define MOST_ROWS (HR_MAX_ROWS * 2 / 3)
 
 typedef struct {
     hr_linear_call call;

@@ -1,9 +1,13 @@
-// int8 x int8 linear layer: activations one scale a token (quantized here, on the way in), weights one an output.
+// int8 x int8 linear layer: weights have one scale an output; activations are quantized here, on the way in, one scale
+// for each ACTIVATION_GROUP values of a token: a single one a token, stretched by a few large values, loses the others.
 // A tile of the packed weight is [k / 4][HR_TILE][4] bytes, the order in which the dot-product instruction eats it.
 #include "linear.h"
 #include "quantize.h"
 
-#define K_MULTIPLE 16
+#define ACTIVATION_GROUP 64
+
+// Each row has its group's integer sums and its running sums; the latter may leave the registers once a group.
+#define MOST_ROWS (HR_MAX_ROWS * 2 / 3)
 
 typedef struct {
     hr_linear_call call;
@@ -11,16 +15,16 @@ typedef struct {
     const uint8_t *weight;
     const float *weight_scale;
     int8_t *q;  // [m, stride]
-    int stride;
-    float *scale;         // [m]
-    int32_t *correction;  // [m], what HR_BYTE_OFFSET added to every sum of the row
+    int stride, groups;
+    float *scale;         // [m, groups]
+    int32_t *correction;  // [m, groups], what HR_BYTE_OFFSET added to every sum of the group
 } int8_job;
 
-size_t hr_int8_packed_bytes(int n, int k) { return (size_t)round_up(n, HR_TILE) * round_up(k, K_MULTIPLE); }
+size_t hr_int8_packed_bytes(int n, int k) { return (size_t)round_up(n, HR_TILE) * round_up(k, ACTIVATION_GROUP); }
 
 // Pack weight [n, k], signed bytes in -127..127.
 void hr_int8_pack(const int8_t *weight, int n, int k, uint8_t *packed) {
-    size_t tile_bytes = (size_t)HR_TILE * round_up(k, K_MULTIPLE);
+    size_t tile_bytes = (size_t)HR_TILE * round_up(k, ACTIVATION_GROUP);
     memset(packed, HR_BYTE_OFFSET, hr_int8_packed_bytes(n, k));
     for (int row = 0; row < n; row++) {
         uint8_t *out = packed + row / HR_TILE * tile_bytes + row % HR_TILE * 4;
@@ -34,10 +38,13 @@ static void quantize_row(void *argument, int row, int thread) {
     int8_job *job = argument;
     const hr_linear_call *call = &job->call;
     float x[job->stride];
-    int32_t sum;
     load_row(x, call->x, row, call->k, job->stride, call->dtype);
-    job->scale[row] = quantize_span(x, job->stride, job->q + (size_t)row * job->stride, &sum);
-    job->correction[row] = sum * HR_BYTE_OFFSET;
+    for (int g = 0; g < job->groups; g++) {
+        size_t at = (size_t)row * job->groups + g, from = (size_t)g * ACTIVATION_GROUP;
+        int32_t sum;
+        job->scale[at] = quantize_span(x + from, ACTIVATION_GROUP, job->q + (size_t)row * job->stride + from, &sum);
+        job->correction[at] = sum * HR_BYTE_OFFSET;
+    }
 }
 
 static void quantize_rows(void *argument, int task, int thread) {
@@ -46,28 +53,41 @@ static void quantize_rows(void *argument, int task, int thread) {
     for (int row = task * 8; row < end; row++) quantize_row(job, row, thread);
 }
 
-// One tile of outputs for `rows` rows from `row`.
-HR_INLINE void dot_tile(const int8_job *job, int tile, int rows, int row) {
-    const int k4 = job->stride / 4;
-    const uint8_t *w = job->weight + (size_t)tile * HR_TILE * job->stride;
-    const int8_t *x = job->q + (size_t)row * job->stride;
-    v16i sum[HR_MAX_ROWS][HR_TILE_VECTORS];
+// Integer products of one group: sum[r] for the tile's outputs.
+HR_INLINE void dot_group(const uint8_t *w, const int8_t *x, size_t stride, int rows, v16i sum[][HR_TILE_VECTORS]) {
     HR_UNROLL for (int r = 0; r < rows; r++) sum[r][0] = sum[r][1] = (v16i){0};
-    for (int k = 0; k < k4; k++) {
+    for (int k = 0; k < ACTIVATION_GROUP / 4; k++) {
         v64b w0 = HR_LOAD(v64b, w + (size_t)k * 128), w1 = HR_LOAD(v64b, w + (size_t)k * 128 + 64);
         HR_UNROLL for (int r = 0; r < rows; r++) {
-            uint32_t x4 = load_u32(x + (size_t)r * job->stride + k * 4);
+            uint32_t x4 = load_u32(x + r * stride + k * 4);
             sum[r][0] = dot4(sum[r][0], w0, x4);
             sum[r][1] = dot4(sum[r][1], w1, x4);
         }
     }
+}
+
+// One tile of outputs for `rows` rows from `row`.
+HR_INLINE void dot_tile(const int8_job *job, int tile, int rows, int row) {
+    const int groups = job->groups;
+    const uint8_t *w = job->weight + (size_t)tile * HR_TILE * job->stride;
+    const int8_t *x = job->q + (size_t)row * job->stride;
+    const float *x_scale = job->scale + (size_t)row * groups;
+    const int32_t *correction = job->correction + (size_t)row * groups;
+    v16f y[MOST_ROWS][HR_TILE_VECTORS];
+    HR_UNROLL for (int r = 0; r < rows; r++) y[r][0] = y[r][1] = splat(0.0f);
+    for (int g = 0; g < groups; g++, w += HR_TILE * ACTIVATION_GROUP) {
+        v16i sum[MOST_ROWS][HR_TILE_VECTORS];
+        dot_group(w, x + (size_t)g * ACTIVATION_GROUP, job->stride, rows, sum);
+        HR_UNROLL for (int r = 0; r < rows; r++) {
+            size_t at = (size_t)r * groups + g;
+            HR_UNROLL for (int v = 0; v < HR_TILE_VECTORS; v++)
+                y[r][v] += to_float(sum[r][v] - correction[at]) * x_scale[at];
+        }
+    }
     const float *weight_scale = job->weight_scale + tile * HR_TILE;
-    v16f scale0 = HR_LOAD(v16f, weight_scale), scale1 = HR_LOAD(v16f, weight_scale + HR_LANES);
     HR_UNROLL for (int r = 0; r < rows; r++) {
-        int32_t correction = job->correction[row + r];
-        float scale = job->scale[row + r];
-        v16f y[2] = {to_float(sum[r][0] - correction) * scale * scale0, to_float(sum[r][1] - correction) * scale * scale1};
-        store_tile(&job->call, row + r, tile * HR_TILE, y);
+        HR_UNROLL for (int v = 0; v < HR_TILE_VECTORS; v++) y[r][v] *= HR_LOAD(v16f, weight_scale + v * HR_LANES);
+        store_tile(&job->call, row + r, tile * HR_TILE, y[r]);
     }
 }
 
@@ -77,21 +97,22 @@ static void multiply(void *argument, int task, int thread) {
     hr_patch patch = patch_of(&job->grid, task, job->call.m);
     for (int tile = patch.first_tile; tile < patch.end_tile; tile++) {
 #define BODY(rows, row) dot_tile(job, tile, rows, row)
-        HR_FOR_ROWS(BODY, patch.first_row, patch.end_row, HR_MAX_ROWS);
+        HR_FOR_ROWS(BODY, patch.first_row, patch.end_row, MOST_ROWS);
 #undef BODY
     }
 }
 
 void hr_int8_linear(hr_pool *pool, const uint8_t *weight, const float *weight_scale, const float *bias, const void *x,
                     void *y, int m, int n, int k, int dtype) {
-    int stride = round_up(k, K_MULTIPLE), padded_m = round_up(m, HR_LANES);
+    int stride = round_up(k, ACTIVATION_GROUP), groups = stride / ACTIVATION_GROUP;
+    size_t scales = (size_t)round_up(m * groups, HR_LANES);
     hr_begin(pool);
-    char *scratch = hr_scratch(pool, (size_t)padded_m * (8 + stride));
+    char *scratch = hr_scratch(pool, 8 * scales + (size_t)m * stride);
     int8_job job = {.call = {x, y, bias, m, n, k, dtype}, .grid = make_grid(pool, m, n), .weight = weight,
-                    .weight_scale = weight_scale, .stride = stride};
+                    .weight_scale = weight_scale, .stride = stride, .groups = groups};
     job.scale = (float *)scratch;
-    job.correction = (int32_t *)(scratch + 4 * padded_m);
-    job.q = (int8_t *)(scratch + 8 * padded_m);
+    job.correction = (int32_t *)(scratch + 4 * scales);
+    job.q = (int8_t *)(scratch + 8 * scales);
     if (m <= 8)
         for (int row = 0; row < m; row++) quantize_row(&job, row, 0);
     else

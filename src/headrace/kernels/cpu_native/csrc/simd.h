@@ -105,6 +105,20 @@ HR_INLINE v16i dot4(v16i acc, v64b w, uint32_t x) {
     u.half[1] = dot4_half(u.half[1], x4);
     return acc + u.ints;
 }
+#elif defined(__ARM_FEATURE_DOTPROD)
+HR_INLINE v16i dot4(v16i acc, v64b w, uint32_t x) {
+    union {
+        v64b bytes;
+        int8x16_t part[4];
+    } weights = {.bytes = w};
+    union {
+        v16i ints;
+        int32x4_t part[4];
+    } sums = {.ints = acc};
+    int8x16_t x4 = vreinterpretq_s8_u32(vdupq_n_u32(x));
+    for (int i = 0; i < 4; i++) sums.part[i] = vdotq_s32(sums.part[i], weights.part[i], x4);
+    return sums.ints;
+}
 #else
 HR_INLINE v16i dot4(v16i acc, v64b w, uint32_t x) {
     v16i bytes = (v16i)w;
