@@ -239,8 +239,8 @@ def main(argv: Sequence[str]) -> None:
     }
     for round_number in range(options.rounds):
         for key, runs in results.items():
-            found = measure(key[0], key[1], options.model, key[2])
-            runs += [found] if found else []
+            if found := measure(key[0], key[1], options.model, key[2]):
+                runs.append(found)
         print(f"\nafter round {round_number + 1}\n{table(results)}", flush=True)
     if options.json:
         rows = [{"engine": e, "mode": m, "batch": b, "runs": runs} for (e, m, b), runs in results.items()]

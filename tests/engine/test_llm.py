@@ -180,10 +180,14 @@ def test_snippet_arguments_work(smollm2_gguf: Path) -> None:
 
 
 def test_two_engines_in_one_process(smollm2_gguf: Path) -> None:
-    with small(smollm2_gguf) as one, small(smollm2_gguf, quantization="none") as two:
-        for llm in (one, two, one):
-            [output] = llm.chat(MESSAGES, GREEDY, use_tqdm=False)
-            assert "Paris" in output.outputs[0].text
+    """Each answers as it does when it is alone."""
+    alone = {}
+    for mode in ("int4", "int8"):
+        with small(smollm2_gguf, quantization=mode) as llm:
+            alone[mode] = llm.chat(MESSAGES, GREEDY, use_tqdm=False)[0].outputs[0].token_ids
+    with small(smollm2_gguf, quantization="int4") as one, small(smollm2_gguf, quantization="int8") as two:
+        for llm, mode in ((one, "int4"), (two, "int8"), (one, "int4")):
+            assert llm.chat(MESSAGES, GREEDY, use_tqdm=False)[0].outputs[0].token_ids == alone[mode]
 
 
 def test_a_closed_llm_says_so(smollm2_gguf: Path) -> None:

@@ -15,11 +15,21 @@ from transformers import AutoModelForCausalLM
 from headrace import LLM, RequestOutput, SamplingParams
 
 TIE = 1e-4
-WORDS = ["river", "turbine", "copper", "harvest", "lantern", "quiet", "museum", "signal", "orbit", "marble", "thunder", "velvet", "ancient", "method", "number", "garden", "window", "letter", "engine", "summer"]
-PROMPTS = [f"Write about the {WORDS[i % 20]} and the {WORDS[(7 * i + 3) % 20]}." for i in range(40)] + [
-    "The capital of France is", "1, 2, 3, 5, 8, 13,", "def fibonacci(n):", "Ωμέγα και άλφα", "Ich heiße", "🙂 means",
-    "<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n", "a", "The " * 120, " ",
-]  # fmt: skip
+THINGS = "river turbine copper harvest lantern museum signal orbit marble thunder".split()
+PLACES = "velvet ancient method number garden window letter engine summer quiet".split()
+PROMPTS = [
+    *(f"Write about the {THINGS[i % 10]} and the {PLACES[(7 * i + i // 10) % 10]}." for i in range(40)),
+    "The capital of France is",
+    "1, 2, 3, 5, 8, 13,",
+    "def fibonacci(n):",
+    "Ωμέγα και άλφα",
+    "Ich heiße",
+    "🙂 means",
+    "<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n",
+    "a",
+    "The " * 120,
+    " ",
+]
 GREEDY = SamplingParams(temperature=0, max_tokens=16, logprobs=0)
 
 Reference = Callable[[list[int]], torch.Tensor]

@@ -1,4 +1,4 @@
-"""What the front needs of a model: its files found, then its tokenizer and its sampling defaults. No torch, no weights."""
+"""What the front needs of a model: its files, then its tokenizer and its sampling defaults. No torch, no weights."""
 
 from headrace.core.config import EngineConfig
 from headrace.planner.gguf_config import shape_from_gguf

@@ -37,9 +37,9 @@ def parse_prompt(prompt: object) -> ParsedPrompt:
         return ParsedPrompt(None, list(prompt))  # type: ignore[call-overload]  # _is_ids looked
     if isinstance(prompt, Mapping):
         text, ids = prompt.get("prompt"), prompt.get("prompt_token_ids")
-        if (isinstance(text, str) or text is None) and (ids is None or _is_ids(ids) or ids == []) and prompt:
-            if text is not None or ids is not None:
-                return ParsedPrompt(text, None if ids is None else list(ids))
+        good = isinstance(text, str | None) and (ids is None or ids == [] or _is_ids(ids))
+        if good and not (text is None and ids is None):
+            return ParsedPrompt(text, None if ids is None else list(ids))
     raise _wrong(prompt)
 
 

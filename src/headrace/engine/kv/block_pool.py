@@ -20,8 +20,8 @@ class BlockPool:
         self._hash_of: list[bytes | None] = [None] * num_blocks
         self._block_of: dict[bytes, int] = {}
         self._end = num_blocks  # the list's sentinel: its next is the head, its previous the tail
-        self._next = [*range(1, num_blocks + 1), 0]
-        self._previous = [num_blocks, *range(num_blocks)]
+        self._next: list[int] = [*range(1, num_blocks + 1), 0]
+        self._previous: list[int] = [num_blocks, *range(num_blocks)]
 
     def take(self) -> int:
         """The least recently used free block, its old content forgotten. Raises when none is free."""
@@ -49,7 +49,7 @@ class BlockPool:
 
     def writable(self, block: int) -> bool:
         """Whether the one who holds it may write into it: nobody shares it and no hash promises its content."""
-        return bool(self._holders[block] == 1) and self._hash_of[block] is None
+        return self._holders[block] == 1 and self._hash_of[block] is None
 
     def is_free(self, block: int) -> bool:
         """Whether nobody holds it."""

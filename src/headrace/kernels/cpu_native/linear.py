@@ -18,7 +18,7 @@ _TILE = 32
 _ROWS_AT_ONCE = 4096
 """A weight is quantized this many rows at a time, so that its fp32 form never exists as a whole."""
 _GROUP_MULTIPLE = 16
-_MAX_INT8_INPUTS = 1 << 16
+_MAX_INPUTS = 1 << 16
 """A token is widened on the stack before it is quantized."""
 
 
@@ -37,7 +37,7 @@ class NativeInt8:
     @staticmethod
     def fits(weight: Tensor) -> bool:
         """Whether the kernel takes this many inputs."""
-        return weight.shape[1] <= _MAX_INT8_INPUTS
+        return weight.shape[1] <= _MAX_INPUTS
 
     def _pack(self, start: int, rows: Tensor) -> None:
         quantized, scale = quantize_rows(rows)
@@ -79,8 +79,8 @@ class NativeInt4:
 
     @staticmethod
     def fits(weight: Int4Groups) -> bool:
-        """Whether the kernel takes groups of this size."""
-        return weight.group_size % _GROUP_MULTIPLE == 0
+        """Whether the kernel takes groups of this size, and this many inputs."""
+        return weight.group_size % _GROUP_MULTIPLE == 0 and weight.q.shape[1] <= _MAX_INPUTS
 
     @property
     def nbytes(self) -> int:

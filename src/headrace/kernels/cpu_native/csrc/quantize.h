@@ -19,12 +19,13 @@ HR_INLINE float max_magnitude(const float *x, int n) {
 
 // Quantize x [n], n a multiple of 16, into q; returns the scale and the sum of q.
 HR_INLINE float quantize_span(const float *x, int n, int8_t *q, int32_t *sum) {
-    const v16f magic = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to the nearest integer, ties to even
+    const v16f magic = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds, ties to even, into the low bits
     float scale = max_magnitude(x, n) / 127.0f;
     scale = scale < 1.17549435e-38f ? 1.17549435e-38f : scale;
     v16i total = {0};
     for (int i = 0; i < n; i += HR_LANES) {
-        v16i rounded = (v16i)(HR_LOAD(v16f, x + i) / scale + magic) - (v16i)magic;
+        v16u bits = (v16u)(HR_LOAD(v16f, x + i) / scale + magic);
+        v16i rounded = (v16i)(bits << 24) >> 24;
         total += rounded;
         HR_STORE(q + i, __builtin_convertvector(rounded, v16c));
     }
