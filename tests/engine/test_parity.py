@@ -15,8 +15,8 @@ from transformers import AutoModelForCausalLM
 from headrace import LLM, RequestOutput, SamplingParams
 
 TIE = 1e-4
-THINGS = "river turbine copper harvest lantern museum signal orbit marble thunder".split()
-PLACES = "velvet ancient method number garden window letter engine summer quiet".split()
+THINGS = ["river", "turbine", "copper", "harvest", "lantern", "museum", "signal", "orbit", "marble", "thunder"]
+PLACES = ["velvet", "ancient", "method", "number", "garden", "window", "letter", "engine", "summer", "quiet"]
 PROMPTS = [
     *(f"Write about the {THINGS[i % 10]} and the {PLACES[(7 * i + i // 10) % 10]}." for i in range(40)),
     "The capital of France is",

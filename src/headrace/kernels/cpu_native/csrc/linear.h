@@ -61,8 +61,8 @@ HR_INLINE hr_patch patch_of(const hr_grid *grid, int task, int m) {
     return (hr_patch){tile, min_int(tile + grid->group, grid->tiles), row, min_int(row + HR_CHUNK_ROWS, m)};
 }
 
-// Calls body(rows, row) for the rows from `first` to `end` in blocks as large as they fit, `most` rows at most; `rows` is
-// a constant in each call, so that the compiler can keep a block's sums in registers.
+// Calls body(rows, row) for the rows from `first` to `end` in blocks as large as they fit, `most` rows at most; `rows`
+// is a constant in each call, so that the compiler can keep a block's sums in registers.
 #define HR_TAKE_ROWS(body, rows, end, most) \
     if ((rows) <= (most))                   \
         for (; row + (rows) <= (end); row += (rows)) body(rows, row);

@@ -1,5 +1,5 @@
-// Linear layer on 4-bit weights in groups along k, w = q * scale + minimum. Activations are quantized to int8 a group at
-// a time, as llama.cpp does, so that a group's product is one integer sum, scaled twice, and its minimum meets the
+// Linear layer on 4-bit weights in groups along k, w = q * scale + minimum. Activations are quantized to int8 a group
+// at a time, as llama.cpp does, so that a group's product is one integer sum, scaled twice, and its minimum meets the
 // group's sum of activations.
 // A tile of the packed weight is, group by group: [group / 4][HR_TILE / 2][4] bytes (output i in the low nibble, output
 // i + 16 in the high one), then HR_TILE scales, then HR_TILE minima, fp16 where that is exact, else fp32.

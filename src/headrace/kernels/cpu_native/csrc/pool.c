@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 #define SPIN_NS 60000
-#define POLLS_PER_CLOCK 64
+#define POLLS_PER_YIELD 64
 
 struct hr_pool {
     _Alignas(64) _Atomic uint64_t ticket;
@@ -58,13 +58,15 @@ static void take_tasks(hr_pool *pool, int thread) {
     }
 }
 
+// Yields now and then: on a busy machine the thread that is about to publish work may be waiting for this very core.
 static int spin_until_ready(hr_pool *pool) {
     int64_t deadline = now_ns() + SPIN_NS;
     do {
-        for (int i = 0; i < POLLS_PER_CLOCK; i++) {
+        for (int i = 0; i < POLLS_PER_YIELD; i++) {
             if (ready(pool)) return 1;
             relax();
         }
+        sched_yield();
     } while (now_ns() < deadline);
     return 0;
 }
@@ -128,13 +130,11 @@ void hr_begin(hr_pool *pool) { pthread_mutex_lock(&pool->kernel); }
 void hr_end(hr_pool *pool) { pthread_mutex_unlock(&pool->kernel); }
 int hr_threads(const hr_pool *pool) { return pool->threads; }
 
-// Spins at first; then lets others run, in case a worker with a claimed task has lost its core.
+// Yields, too, in case a worker with a claimed task has lost its core.
 static void wait_for_workers(hr_pool *pool, int num_tasks) {
     for (int polls = 0; atomic_load_explicit(&pool->done, memory_order_acquire) < num_tasks; polls++) {
-        if (polls < 4096)
-            relax();
-        else
-            sched_yield();
+        relax();
+        if (polls % POLLS_PER_YIELD == POLLS_PER_YIELD - 1) sched_yield();
     }
 }
 

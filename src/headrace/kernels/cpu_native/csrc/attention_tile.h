@@ -1,0 +1,284 @@
+// One tile of keys met by one tile of queries: loading both, scores, weights, weighted sum. See attention.c.
+//
+// Everything is held in 32-bit words: pairs of bf16 when queries and cache are bf16, else fp32. Keys are transposed on
+// the way in, so that sixteen keys' scores are summed side by side.
+#ifndef HEADRACE_ATTENTION_TILE_H
+#define HEADRACE_ATTENTION_TILE_H
+
+#include <math.h>
+
+#include "linear.h"
+
+#define KEYS 32
+#define KEY_VECTORS (KEYS / HR_LANES)
+#define HR_RANGE 512
+#define MOST_QUERY_ROWS 64
+#define HR_MOST_DIM 1024
+
+typedef struct {
+    int row, kv_head;
+    int first_token, tokens;    // on the flat axis
+    int first_position;         // of the first token
+    int first_range, end_range;
+    int partial;                // where the merged pass finds the result, or -1: write the output
+} attend_task;
+
+typedef struct {
+    const void *q, *k_cache, *v_cache;
+    void *out;
+    const int32_t *query_start, *context_lens, *block_tables;
+    int rows, table_stride, heads, kv_heads, head_dim, block_size, dtype, cache_dtype, window;
+    float scale;
+    int pairs, group;            // bf16 pairs; query heads a key head
+    int words, padded_dim;       // of a query or key; of a value, in lanes
+    int tokens_per_tile;
+    attend_task *tasks;
+    int num_tasks, num_partials;
+    float *partials;
+} attend_job;
+
+// Running softmax of up to MOST_QUERY_ROWS rows: values [rows, padded_dim], not yet divided by their weights' sum.
+typedef struct {
+    float *values, *largest, *sum;
+} softmax_state;
+
+typedef struct {
+    uint32_t *q;        // [rows, words]
+    uint32_t *keys;     // [words, KEYS]
+    uint32_t *values;   // [KEYS or KEYS / 2, padded_dim]
+    uint32_t *weights;  // [rows, KEYS or KEYS / 2]
+    float *scores;      // [rows, KEYS]
+    v16f *sums;         // [rows], weights' sums by lane
+    softmax_state range, total;
+} attend_local;
+
+HR_INLINE int state_floats(const attend_job *job) { return MOST_QUERY_ROWS * (job->padded_dim + 2); }
+
+static softmax_state state_at(const attend_job *job, float *memory) {
+    float *largest = memory + MOST_QUERY_ROWS * job->padded_dim;
+    return (softmax_state){memory, largest, largest + MOST_QUERY_ROWS};
+}
+
+// Every part is a multiple of 64 bytes.
+static size_t local_words(const attend_job *job) {
+    size_t tiles = (size_t)MOST_QUERY_ROWS * (job->words + 2 * KEYS + HR_LANES);
+    return tiles + (size_t)KEYS * (job->words + job->padded_dim) + 2 * (size_t)state_floats(job);
+}
+
+static attend_local local_at(const attend_job *job, uint32_t *memory) {
+    attend_local local;
+    local.range = state_at(job, (float *)memory);
+    local.total = state_at(job, (float *)memory + state_floats(job));
+    local.q = memory + 2 * state_floats(job);
+    local.keys = local.q + MOST_QUERY_ROWS * job->words;
+    local.values = local.keys + KEYS * job->words;
+    local.weights = local.values + KEYS * job->padded_dim;
+    local.scores = (float *)local.weights + MOST_QUERY_ROWS * KEYS;
+    local.sums = (v16f *)(local.scores + MOST_QUERY_ROWS * KEYS);
+    return local;
+}
+
+// Sixteen words of a vector of `dim` elements, zeros past its end.
+HR_INLINE v16u load_words(const void *x, int word, int dim, int dtype, int pairs) {
+    if (!pairs) return (v16u)load_upto16(x, word, dim, dtype);
+    int left = dim / 2 - word;
+    if (left >= HR_LANES) return HR_LOAD(v16u, (const uint32_t *)x + word);
+    v16u words = {0};
+    memcpy(&words, (const uint32_t *)x + word, left * 4);
+    return words;
+}
+
+// x . w in bf16 pairs or in fp32, added to acc lane by lane.
+HR_INLINE v16f mac(v16f acc, v16u w, uint32_t x, int pairs) {
+    return pairs ? dot2(acc, w, x) : acc + (v16f)w * (v16f)splat_bits(x);
+}
+
+// Write sixteen vectors as columns, `stride` words from one row to the next.
+#if defined(__AVX512F__)
+HR_INLINE void store_columns(v16u t[HR_LANES], uint32_t *out, int stride) {
+    HR_UNROLL for (int stage = 0; stage < 4; stage++) {
+        v16u next[HR_LANES];
+        HR_UNROLL for (int i = 0; i < 8; i++) {
+            next[2 * i] = HR_SHUFFLE(t[i], t[i + 8], 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+            next[2 * i + 1] = HR_SHUFFLE(t[i], t[i + 8], 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+        }
+        HR_UNROLL for (int i = 0; i < HR_LANES; i++) t[i] = next[i];
+    }
+    HR_UNROLL for (int i = 0; i < HR_LANES; i++) HR_STORE(out + i * stride, t[i]);
+}
+#else
+HR_INLINE void store_columns(v16u t[HR_LANES], uint32_t *out, int stride) {
+    uint32_t words[HR_LANES][HR_LANES];
+    memcpy(words, t, sizeof words);
+    for (int i = 0; i < HR_LANES; i++)
+        for (int j = 0; j < HR_LANES; j++) out[i * stride + j] = words[j][i];
+}
+#endif
+
+// Where the keys and values of a tile are.
+typedef struct {
+    const char *keys[KEYS], *values[KEYS];
+} tile_places;
+
+// Those outside [low, high) were never written, are out of the window or have
+// been given away: they read as zeros.
+// Begins to fetch them, too: one tile is found while the one before it is computed with.
+static void find_tile(const attend_job *job, const attend_task *task, int tile, tile_places *places) {
+    const int high = task->first_position + task->tokens;
+    const int low = job->window ? task->first_position - job->window + 1 : 0;
+    static const float zeros[HR_MOST_DIM];
+    const int32_t *table = job->block_tables + (size_t)task->row * job->table_stride;
+    const size_t vector = job->head_dim * dtype_bytes(job->cache_dtype);
+    int block = tile / job->block_size, offset = tile % job->block_size;
+    for (int j = 0; j < KEYS; j++, offset++) {
+        if (offset == job->block_size) block++, offset = 0;
+        int seen = tile + j >= low && tile + j < high;
+        size_t head = seen ? (size_t)table[block] * job->kv_heads + task->kv_head : 0;
+        size_t place = (head * job->block_size + offset) * vector;
+        places->keys[j] = seen ? (const char *)job->k_cache + place : (const char *)zeros;
+        places->values[j] = seen ? (const char *)job->v_cache + place : (const char *)zeros;
+        for (size_t line = 0; line < vector; line += 64) {
+            __builtin_prefetch(places->keys[j] + line);
+            __builtin_prefetch(places->values[j] + line);
+        }
+    }
+}
+
+HR_INLINE void load_key_block(const attend_job *job, const char *const keys[HR_LANES], int word, uint32_t *out,
+                              int pairs, int whole) {
+    v16u t[HR_LANES];
+    HR_UNROLL for (int j = 0; j < HR_LANES; j++)
+        t[j] = whole ? HR_LOAD(v16u, keys[j] + 4 * word)
+                     : load_words(keys[j], word, job->head_dim, job->cache_dtype, pairs);
+    store_columns(t, out, KEYS);
+}
+
+HR_INLINE void load_keys(const attend_job *job, const char *const keys[KEYS], uint32_t *out, int pairs) {
+    const int are_words = pairs || job->cache_dtype == HR_F32;
+    const int whole = are_words ? job->head_dim / (pairs ? 2 : 1) / HR_LANES * HR_LANES : 0;
+    for (int part = 0; part < KEY_VECTORS; part++) {
+        int word = 0;
+        for (; word < whole; word += HR_LANES)
+            load_key_block(job, keys + part * HR_LANES, word, out + word * KEYS + part * HR_LANES, pairs, 1);
+        for (; word < job->words; word += HR_LANES)
+            load_key_block(job, keys + part * HR_LANES, word, out + word * KEYS + part * HR_LANES, pairs, 0);
+    }
+}
+
+HR_INLINE void load_values(const attend_job *job, const char *const values[KEYS], uint32_t *out, int pairs) {
+    const int step = pairs ? 2 : 1, dtype = pairs ? HR_BF16 : job->cache_dtype, d = job->head_dim;
+    for (int j = 0; j < KEYS; j += step) {
+        for (int i = 0; i < job->padded_dim; i += HR_LANES) {
+            v16u words = (v16u)load_upto16(values[j], i, d, dtype);
+            if (pairs) words = (words >> 16) | (v16u)load_upto16(values[j + 1], i, d, dtype);
+            HR_STORE(out + j / step * job->padded_dim + i, words);
+        }
+    }
+}
+
+static void load_queries(const attend_job *job, const attend_task *task, uint32_t *out) {
+    size_t bytes = job->head_dim * dtype_bytes(job->dtype);
+    for (int token = 0; token < task->tokens; token++) {
+        size_t first = (size_t)(task->first_token + token) * job->heads + (size_t)task->kv_head * job->group;
+        for (int head = 0; head < job->group; head++, out += job->words)
+            for (int word = 0; word < job->words; word += HR_LANES)
+                HR_STORE(out + word, load_words((const char *)job->q + (first + head) * bytes, word, job->head_dim,
+                                                job->dtype, job->pairs));
+    }
+}
+
+HR_INLINE void score_rows(const attend_job *job, const attend_local *local, int rows, int row, int pairs) {
+    const uint32_t *q = local->q + (size_t)row * job->words;
+    v16f sum[8][KEY_VECTORS];
+    HR_UNROLL for (int r = 0; r < rows; r++) sum[r][0] = sum[r][1] = splat(0.0f);
+    for (int word = 0; word < job->words; word++) {
+        v16u k0 = HR_LOAD(v16u, local->keys + word * KEYS), k1 = HR_LOAD(v16u, local->keys + word * KEYS + HR_LANES);
+        HR_UNROLL for (int r = 0; r < rows; r++) {
+            sum[r][0] = mac(sum[r][0], k0, q[r * job->words + word], pairs);
+            sum[r][1] = mac(sum[r][1], k1, q[r * job->words + word], pairs);
+        }
+    }
+    HR_UNROLL for (int r = 0; r < rows; r++) {
+        HR_STORE(local->scores + (row + r) * KEYS, sum[r][0] * job->scale);
+        HR_STORE(local->scores + (row + r) * KEYS + HR_LANES, sum[r][1] * job->scale);
+    }
+}
+
+// Scores of keys that a query at `position` does not see become -infinity.
+HR_INLINE void mask_row(const attend_job *job, float *scores, int tile, int position) {
+    int lowest = job->window ? position - job->window + 1 : 0;
+    if (tile >= lowest && tile + KEYS - 1 <= position) return;
+    for (int j = 0; j < KEYS; j++)
+        if (tile + j < lowest || tile + j > position) scores[j] = -INFINITY;
+}
+
+// Turn a row's scores into weights against the new maximum, and bring what was summed so far down to it.
+HR_INLINE void weigh_row(const attend_job *job, const attend_local *local, int row, int pairs) {
+    const float *scores = local->scores + row * KEYS;
+    v16f s0 = HR_LOAD(v16f, scores), s1 = HR_LOAD(v16f, scores + HR_LANES);
+    float before = local->range.largest[row], now = max_lanes(max16(s0, s1));
+    now = now > before ? now : before;
+    float base = now == -INFINITY ? 0.0f : now;
+    v16f w0 = exp16(s0 - base), w1 = exp16(s1 - base);
+    if (now != before) {
+        v16f shrink = exp16(splat(before - base));
+        float *values = local->range.values + row * job->padded_dim;
+        for (int i = 0; i < job->padded_dim; i += HR_LANES) HR_STORE(values + i, HR_LOAD(v16f, values + i) * shrink);
+        local->sums[row] *= shrink;
+        local->range.largest[row] = now;
+    }
+    local->sums[row] += w0 + w1;
+    if (pairs) {
+        HR_STORE((uint16_t *)local->weights + row * KEYS, float_to_bf16(w0));
+        HR_STORE((uint16_t *)local->weights + row * KEYS + HR_LANES, float_to_bf16(w1));
+    } else {
+        HR_STORE(local->weights + row * KEYS, w0);
+        HR_STORE(local->weights + row * KEYS + HR_LANES, w1);
+    }
+}
+
+// Add weights x values for `rows` rows and `vectors` vectors of the head dimension.
+HR_INLINE void add_block(const attend_job *job, const attend_local *local, int rows, int row, int i, int vectors,
+                         int pairs) {
+    const int steps = pairs ? KEYS / 2 : KEYS;
+    const uint32_t *weights = local->weights + row * steps;
+    float *out = local->range.values + row * job->padded_dim + i;
+    v16f sum[4][4];
+    HR_UNROLL for (int r = 0; r < rows; r++)
+        HR_UNROLL for (int v = 0; v < vectors; v++) sum[r][v] = HR_LOAD(v16f, out + r * job->padded_dim + v * HR_LANES);
+    for (int j = 0; j < steps; j++) {
+        const uint32_t *values = local->values + j * job->padded_dim + i;
+        HR_UNROLL for (int v = 0; v < vectors; v++) {
+            v16u value = HR_LOAD(v16u, values + v * HR_LANES);
+            HR_UNROLL for (int r = 0; r < rows; r++) sum[r][v] = mac(sum[r][v], value, weights[r * steps + j], pairs);
+        }
+    }
+    HR_UNROLL for (int r = 0; r < rows; r++)
+        HR_UNROLL for (int v = 0; v < vectors; v++) HR_STORE(out + r * job->padded_dim + v * HR_LANES, sum[r][v]);
+}
+
+HR_INLINE void add_rows(const attend_job *job, const attend_local *local, int rows, int row, int pairs) {
+    int i = 0;
+    for (; i + 4 * HR_LANES <= job->padded_dim; i += 4 * HR_LANES) add_block(job, local, rows, row, i, 4, pairs);
+    for (; i < job->padded_dim; i += HR_LANES) add_block(job, local, rows, row, i, 1, pairs);
+}
+
+HR_INLINE void attend_tile(const attend_job *job, const attend_task *task, const attend_local *local, int tile,
+                           const tile_places *places, int pairs) {
+    const int rows = task->tokens * job->group;
+    load_keys(job, places->keys, local->keys, pairs);
+    load_values(job, places->values, local->values, pairs);
+    int row = 0;
+    for (; row + 8 <= rows; row += 8) score_rows(job, local, 8, row, pairs);
+    for (; row + 3 <= rows; row += 3) score_rows(job, local, 3, row, pairs);
+    for (; row < rows; row++) score_rows(job, local, 1, row, pairs);
+    for (row = 0; row < rows; row++) {
+        mask_row(job, local->scores + row * KEYS, tile, task->first_position + row / job->group);
+        weigh_row(job, local, row, pairs);
+    }
+    for (row = 0; row + 4 <= rows; row += 4) add_rows(job, local, 4, row, pairs);
+    for (; row + 3 <= rows; row += 3) add_rows(job, local, 3, row, pairs);
+    for (; row < rows; row++) add_rows(job, local, 1, row, pairs);
+}
+
+#endif
