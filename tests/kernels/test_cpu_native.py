@@ -9,6 +9,7 @@ import platform
 import stat
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -18,7 +19,7 @@ from kernel_cases import HEAD_SHAPES, MIXES, assert_near, poisoned_cache, random
 from torch import Tensor
 
 from headrace.kernels.batch import make_step_batch
-from headrace.kernels.cpu_native import KernelLibrary, KernelsUnavailable, NativeOps, start_build
+from headrace.kernels.cpu_native import KernelLibrary, KernelsUnavailable, NativeOps, build, start_build
 from headrace.kernels.cpu_native.build import load_kernels
 from headrace.kernels.ops import HeadShape, Int4Groups, Linear
 from headrace.kernels.quantize import quantize_rows
@@ -291,18 +292,19 @@ def a_compiler(path: Path, script: str) -> Path:
 def test_is_built_once(fresh_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = tmp_path / "calls"
     monkeypatch.setenv("CC", str(a_compiler(tmp_path / "counting-cc", f'echo "$@" >> {calls}; exec cc "$@" -O0')))
-    start_build().result()
+    load_kernels()
     assert "-shared" in calls.read_text()
     calls.write_text("")
-    start_build().result()
+    load_kernels()
     assert calls.read_text().split() == ["--version"]
     assert [path.suffix for path in (fresh_cache / "kernels").iterdir()] == [".so"]
 
 
 def test_two_builds_at_once(fresh_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CC", str(a_compiler(tmp_path / "quick-cc", 'exec cc "$@" -O0')))
-    builds = [start_build() for _ in range(2)]
-    assert all(isinstance(build.result(), KernelLibrary) for build in builds)
+    with ThreadPoolExecutor(2) as executor:
+        builds = list(executor.map(load_kernels, ["native"] * 2))
+    assert all(isinstance(build, KernelLibrary) for build in builds)
     assert len(list((fresh_cache / "kernels").iterdir())) == 1
 
 
@@ -310,7 +312,7 @@ def test_works_where_the_cache_cannot_be_written(tmp_path: Path, monkeypatch: py
     (tmp_path / "file").write_text("a file where the cache folder should be")
     monkeypatch.setenv("HEADRACE_CACHE", str(tmp_path / "file"))
     monkeypatch.setenv("CC", str(a_compiler(tmp_path / "quick-cc", 'exec cc "$@" -O0')))
-    ops = NativeOps(start_build().result(), torch.float32, 1)
+    ops = NativeOps(load_kernels(), torch.float32, 1)
     assert torch.equal(ops.rms_norm(torch.ones(1, 4), torch.ones(4), 0.0), torch.ones(1, 4))
 
 
@@ -327,7 +329,7 @@ def test_a_compiler_that_fails_is_a_reason(
 ) -> None:
     monkeypatch.setenv("CC", str(a_compiler(tmp_path / "bad-cc", script)))
     with pytest.raises(KernelsUnavailable, match=reason) as failure:
-        start_build().result()
+        load_kernels()
     assert "bad-cc" in str(failure.value)
     assert "\n" not in str(failure.value)
 
@@ -337,13 +339,25 @@ def test_no_compiler_is_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(KernelsUnavailable, match="install gcc"):
-        start_build().result()
+        load_kernels()
 
 
 def test_a_damaged_cache_is_mended(fresh_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CC", str(a_compiler(tmp_path / "quick-cc", 'exec cc "$@" -O0')))
-    start_build().result()
+    load_kernels()
     (built,) = (fresh_cache / "kernels").iterdir()
     built.unlink()
     built.write_bytes(b"not a library")
+    assert isinstance(load_kernels(), KernelLibrary)
+
+
+def test_is_not_built_where_torch_is_faster(fresh_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "_cpu_features", lambda: "x86_64 flags : sse2 avx2 f16c")
+    with pytest.raises(KernelsUnavailable, match="AVX-512"):
+        start_build().result()
+    assert not fresh_cache.exists()
+
+
+def test_is_built_in_the_background_where_it_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "_cpu_features", lambda: "x86_64 flags : avx2 avx512f avx512_vnni")
     assert isinstance(start_build().result(), KernelLibrary)

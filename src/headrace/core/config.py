@@ -7,6 +7,7 @@ known, refused or unknown in the same words everywhere.
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Literal
 
 from headrace.core.errors import HeadraceError, not_yet
@@ -134,8 +135,9 @@ def _refusal(name: str, value: object, known: set[str]) -> HeadraceError:
 
 def _refuse_parallel(size: object) -> None:
     if size != 1:
+        gpus = len(list(Path("/dev").glob("nvidia[0-9]*")))
         raise not_yet(
-            f"tensor_parallel_size={size}",
+            f"tensor_parallel_size={size} (this machine shows {gpus} GPUs)",
             "Use tensor_parallel_size=1 on one device, and quantization='int8' if the model does not fit it",
             param="tensor_parallel_size",
         )

@@ -1,0 +1,115 @@
+"""Every example runs, on the embedded model; and the README's server answers the openai package."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from openai import AsyncOpenAI, OpenAI
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "examples"
+IN_PROCESS = sorted(path.name for path in EXAMPLES.glob("*.py") if path.name != "openai_client.py")
+DEADLINE = 120
+MESSAGES = [{"role": "user", "content": "What is the capital of France?"}]
+
+
+def run(path: Path, **environment: str) -> str:
+    done = subprocess.run(
+        [sys.executable, str(path)], capture_output=True, text=True, timeout=DEADLINE, env=os.environ | environment
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+@pytest.mark.usefixtures("smollm2_gguf")
+@pytest.mark.parametrize("name", IN_PROCESS)
+def test_example(name: str) -> None:
+    assert run(EXAMPLES / name).strip()
+
+
+@pytest.fixture(scope="module")
+def url(smollm2_gguf: Path) -> Iterator[str]:
+    """`headrace serve` as a user starts it, with the image's spelling of the model."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "headrace", "serve", "--model", "smollm2-135m-instruct"]
+    options = ["--dtype", "float32", "--quantization", "none", "--max-model-len", "1024", "--port", str(port)]
+    server = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True)
+    report = []
+    for line in server.stdout:
+        report.append(line)
+        if "curl" in line:
+            break
+    assert any("Longest context" in line for line in report), report
+    yield f"http://127.0.0.1:{port}"
+    server.send_signal(signal.SIGINT)
+    assert server.wait(DEADLINE) == 0, "Ctrl-C did not end it cleanly"
+
+
+def test_the_openai_package_gets_answers(url: str) -> None:
+    client = OpenAI(base_url=f"{url}/v1", api_key="unused")
+    model = client.models.list().data[0].id
+    answer = client.chat.completions.create(model=model, messages=MESSAGES, temperature=0, max_tokens=20)
+    assert answer.choices[0].message.content == "The capital of France is Paris."
+    assert answer.choices[0].finish_reason == "stop"
+    chunks = client.chat.completions.create(
+        model=model, messages=MESSAGES, temperature=0, max_tokens=20, stream=True, stream_options={"include_usage": True}
+    )
+    text, usage = "", None
+    for chunk in chunks:
+        text += chunk.choices[0].delta.content or "" if chunk.choices else ""
+        usage = chunk.usage or usage
+    assert text == answer.choices[0].message.content
+    assert usage.completion_tokens == answer.usage.completion_tokens
+    completion = client.completions.create(model=model, prompt="1, 2, 3,", temperature=0, max_tokens=12, logprobs=2)
+    assert "5" in completion.choices[0].text and len(completion.choices[0].logprobs.tokens) == 12
+
+
+async def test_the_async_client_gets_many_at_once(url: str) -> None:
+    import asyncio
+
+    client = AsyncOpenAI(base_url=f"{url}/v1", api_key="unused")
+    tasks = [
+        client.completions.create(
+            model="smollm2-135m-instruct", prompt=f"Number {i}:", max_tokens=8, temperature=0, n=1, seed=i
+        )
+        for i in range(12)
+    ]
+    answers = await asyncio.gather(*tasks)
+    assert all(answer.usage.completion_tokens == 8 for answer in answers)
+
+
+def test_echo_logprobs_and_n_together(url: str) -> None:
+    client = OpenAI(base_url=f"{url}/v1", api_key="unused")
+    answer = client.completions.create(
+        model="smollm2-135m-instruct", prompt="One two three", echo=True, logprobs=1, n=2, max_tokens=3, seed=1
+    )
+    for choice in answer.choices:
+        assert choice.text.startswith("One two three")
+        assert choice.logprobs.token_logprobs[0] is None and len(choice.logprobs.tokens) == 6
+
+
+def test_a_broken_connection_frees_its_sequence(url: str) -> None:
+    host, port = re.fullmatch(r"http://(.+):(\d+)", url).groups()
+    body = json.dumps({"model": "smollm2-135m-instruct", "prompt": "Once", "max_tokens": 900, "ignore_eos": True})
+    head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(f"{head}\r\n\r\n{body}".encode())
+    for _ in range(200):
+        with urllib.request.urlopen(f"{url}/load") as answer:
+            if json.load(answer)["server_load"] == 0:
+                return
+    pytest.fail("the request is still counted")
+
+
+def test_the_client_example(url: str) -> None:
+    assert "Paris" in run(EXAMPLES / "openai_client.py", HEADRACE_URL=url)
