@@ -1,96 +1,14 @@
 """Engines to test with: a bigram table whose answers can be computed by hand, and the embedded model in float32."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from bigram_engine import VOCAB_SIZE, BigramEngine
 from torch import Tensor
 
 from headrace import LLM
-from headrace.core.limits import ModelLimits
-from headrace.core.sampling_params import SamplingParams
-from headrace.engine.engine import Engine
-from headrace.engine.kv.manager import KVManager
-from headrace.engine.run.rows import Rows
-from headrace.engine.run.runner import Runner
-from headrace.engine.sample.sampler import Sampler
-from headrace.engine.sched.scheduler import Limits, Scheduler
-from headrace.kernels.ops import HeadShape, LayerCache, StepBatch, kv_cache
-from headrace.kernels.torch_ops import TorchOps
-from headrace.wire.messages import FINISH_REASONS, AddRequest
-
-VOCAB_SIZE = 32
-CPU = torch.device("cpu")
-
-
-class BigramModel:
-    """The next token's logits depend on the last token alone: row `token` of `table` [V, V]."""
-
-    def __init__(self, table: Tensor) -> None:
-        self.table = table
-        self.forward_calls = 0
-
-    def forward(self, token_ids: Tensor, batch: StepBatch, caches: Sequence[LayerCache]) -> Tensor:
-        self.forward_calls += 1
-        return token_ids[:, None].float()
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        return self.table[hidden.squeeze(-1).long()].clone()
-
-
-class Sequence_:  # noqa: N801
-    """What one sequence got: tokens, logprobs, and how it ended."""
-
-    def __init__(self) -> None:
-        self.tokens: list[int] = []
-        self.logprobs: list[object] = []
-        self.prompt_logprobs: object = None
-        self.finish: str | None = None
-        self.stop_token: int | None = None
-
-
-class BigramEngine:
-    """An engine on a bigram table, driven by hand."""
-
-    def __init__(self, table: Tensor, *, max_num_seqs: int = 64, budget: int = 64, depth: int = 1) -> None:
-        self.model = BigramModel(table)
-        kv = KVManager(256, 8)
-        heads = HeadShape(1, 1, 8)
-        runner = Runner(
-            self.model, TorchOps(), kv_cache(1, 256, 8, heads, torch.float32, CPU), Rows(max_num_seqs, 64, CPU),
-            Sampler(max_num_seqs, len(table), CPU), CPU,
-        )  # fmt: skip
-        limits = ModelLimits(256, len(table), max_logprobs=len(table))
-        self.engine = Engine(Scheduler(kv, Limits(max_num_seqs, budget)), runner, limits, steps_in_flight=depth)
-        self._uid = 0
-        self.steps = 0
-
-    def add(self, prompt: list[int], params: SamplingParams, *, eos: int | None = None, **extra: object) -> list[int]:
-        uids = [self._uid + i for i in range(params.n)]
-        self._uid += params.n
-        self.engine.add(AddRequest(uids, prompt, params, [] if eos is None else [eos], **extra))
-        return uids
-
-    def run(self) -> dict[int, Sequence_]:
-        found: dict[int, Sequence_] = {}
-        while self.engine.has_work:
-            output = self.engine.step()
-            self.steps += 1
-            for i, (uid, token, finish, stop) in enumerate(output.rows() if output else ()):
-                sequence = found.setdefault(uid, Sequence_())
-                sequence.tokens.append(token)
-                sequence.finish = FINISH_REASONS[finish]
-                sequence.stop_token = None if stop < 0 else stop
-                if output.logprobs:
-                    sequence.logprobs.append(output.logprobs[i])
-                if uid in output.prompt_logprobs:
-                    sequence.prompt_logprobs = output.prompt_logprobs[uid]
-        return found
-
-    def one(self, prompt: list[int], params: SamplingParams, **extra: object) -> Sequence_:
-        [uid] = self.add(prompt, params, **extra)
-        return self.run()[uid]
 
 
 @pytest.fixture

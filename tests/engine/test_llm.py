@@ -164,6 +164,8 @@ def test_what_is_not_built_is_refused_by_name(llm: LLM) -> None:
         ({"max_model_len": 10**6}, "max_model_len is 1000000.*8192"),
         ({"kv_cache_memory_bytes": 2**50}, "kv_cache_memory_bytes.*GiB.*--kv-cache-memory-bytes"),
         ({"max_num_batched_tokens": 4}, "max_num_batched_tokens is 4.*--max-num-batched-tokens 256"),
+        ({"device": "cuda:9"}, "device is 'cuda:9'.*torch sees \\d CUDA GPUs"),
+        ({"device": "abacus"}, "device is 'abacus'"),
         ({"gpu_memory_utilization": 1.5}, "gpu_memory_utilization is 1.5"),
     ],
 )

@@ -5,9 +5,9 @@ from collections import Counter
 
 import pytest
 import torch
+from bigram_engine import VOCAB_SIZE, BigramEngine
 from torch import Tensor
 
-from conftest import VOCAB_SIZE, BigramEngine
 from headrace.core.sampling_params import SamplingParams
 
 DRAWS = 4_000

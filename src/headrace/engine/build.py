@@ -193,10 +193,11 @@ def _limits(config: EngineConfig, device: torch.device) -> Limits:
 def _device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name.partition(":")[0] == "cuda" and not torch.cuda.is_available():
-        raise HeadraceError(
-            f"device is {name!r}", rule="torch sees no CUDA GPU here", fix="Use device='cpu'", param="device"
-        )
+    kind, _, index = name.partition(":")
+    count = torch.cuda.device_count()
+    if kind == "cuda" and int(index if index.isdigit() else 0) >= count:
+        rule = f"torch sees {count} CUDA GPUs here" + (f", cuda:0 to cuda:{count - 1}" if count else "")
+        raise HeadraceError(f"device is {name!r}", rule=rule, fix="Use device='auto' or 'cpu'", param="device")
     try:
         return torch.device(name)
     except RuntimeError:
