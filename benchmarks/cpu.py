@@ -2,7 +2,7 @@
 
     python benchmarks/cpu.py [--rounds 3] [--modes none,int8,int4] [--peers transformers,vllm] [--json FILE]
 
-Each measurement is a process of its own: batch 1, 8 and 32, prompts of exactly 128 tokens, 128 tokens out, greedy. A
+Each measurement is a process of its own, with the environment as it is: batch 1, 8 and 32, prompts of exactly 128 tokens, 128 tokens out, greedy. A
 row is the median over the rounds; `foreign` is the largest share of the cores that others took meanwhile, and a row
 above 5 % is marked with `!`: do not quote it.
 """
@@ -188,7 +188,7 @@ def measure(engine: str, mode: str, model: str, batch: int) -> dict[str, float] 
     """One measurement in a process of its own; None if it failed (its error goes to standard error)."""
     before, started = cpu_ticks(), time.time()
     command = [sys.executable, __file__, "--child", engine, mode, model, str(batch)]
-    environment = {**os.environ, "BENCH_STARTED": str(started), "OMP_WAIT_POLICY": "PASSIVE"}
+    environment = {**os.environ, "BENCH_STARTED": str(started)}
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         return None
