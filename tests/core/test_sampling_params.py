@@ -20,21 +20,26 @@ def test_defaults_are_vllms() -> None:
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("temperature", -1, "temperature is -1.*0 or greater.*temperature=0"),
+        ("temperature", -1, "temperature is -1.*between 0 and 10000.*temperature=0"),
         ("temperature", NAN, "temperature is nan.*finite"),
         ("temperature", INF, "temperature is inf.*finite"),
         ("temperature", "hot", "temperature is 'hot'"),
         ("temperature", True, "temperature is True"),
-        ("top_p", 0, "top_p is 0.*greater than 0 and at most 1"),
+        ("top_p", 0, "top_p is 0.*between 1e-06 and 1"),
         ("top_p", 1.01, "top_p is 1.01"),
         ("top_p", NAN, "top_p is nan"),
+        ("top_p", 1e-50, "top_p is 1e-50"),
+        ("temperature", 1e39, "temperature is 1e.39"),
+        ("repetition_penalty", 1e-40, "repetition_penalty is 1e-40"),
+        ("top_k", 10**30, "top_k is 1000"),
+        ("min_tokens", 10**30, "min_tokens is 1000"),
         ("top_k", -2, "top_k is -2.*at least 0.*top_k=0 or -1"),
         ("top_k", 1.5, "top_k is 1.5.*integer"),
         ("min_p", -0.1, "min_p is -0.1"),
         ("min_p", 1.1, "min_p is 1.1"),
         ("presence_penalty", 2.5, "presence_penalty is 2.5.*-2.*2"),
         ("frequency_penalty", -2.5, "frequency_penalty is -2.5"),
-        ("repetition_penalty", 0, "repetition_penalty is 0.*greater than 0"),
+        ("repetition_penalty", 0, "repetition_penalty is 0.*between 0.01 and 100"),
         ("repetition_penalty", INF, "repetition_penalty is inf"),
         ("n", 0, "n is 0.*between 1 and 16384"),
         ("n", 2.0, "n is 2.0.*integer"),
@@ -108,7 +113,17 @@ def test_parameters_survive_the_wire() -> None:
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(params), type=SamplingParams) == params
 
 
-@pytest.mark.parametrize(("field", "value"), [("beam_width", 0), ("max_tokens", 0), ("length_penalty", NAN)])
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("beam_width", 0),
+        ("max_tokens", 0),
+        ("length_penalty", NAN),
+        ("length_penalty", -1000),
+        ("temperature", 0.5),
+        ("allowed_token_ids", []),
+    ],
+)
 def test_beam_parameters_are_checked(field: str, value: object) -> None:
     with pytest.raises(HeadraceError, match=f"{field} is"):
         BeamSearchParams(**{"beam_width": 2, "max_tokens": 4, field: value})

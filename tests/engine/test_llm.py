@@ -200,19 +200,60 @@ def test_a_closed_llm_says_so(smollm2_gguf: Path) -> None:
         llm.generate("Hi", GREEDY)
 
 
+def test_an_interrupted_generate_leaves_a_usable_engine(smollm2_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C in the middle of a step, where nearly all time is spent; the same for beam search."""
+    with small(smollm2_gguf) as llm:
+        runner, steps = llm._open.engine._runner, iter(range(100))
+        launch = runner.launch
+
+        def interrupted(plan: object) -> object:
+            launched = launch(plan)
+            if next(steps) == 2:
+                raise KeyboardInterrupt
+            return launched
+
+        for call in (
+            lambda: llm.generate(["One", "Two", "Three"], GREEDY, use_tqdm=False),
+            lambda: llm.beam_search("One", BeamSearchParams(beam_width=3, max_tokens=8)),
+        ):
+            steps = iter(range(100))
+            monkeypatch.setattr(runner, "launch", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                call()
+            monkeypatch.setattr(runner, "launch", launch)
+            stats = llm.get_metrics()
+            assert (stats.num_free_blocks, stats.num_running, stats.num_waiting) == (stats.num_blocks, 0, 0)
+            assert len(call()) in (1, 3)
+
+
+def test_nothing_left_to_sample_is_refused(llm: LLM) -> None:
+    eos = llm.get_tokenizer().eos_token_id
+    params = SamplingParams(max_tokens=3, min_tokens=2, allowed_token_ids=[eos])
+    with pytest.raises(HeadraceError, match="each of them is forbidden"):
+        llm.generate("Hi", params, use_tqdm=False)
+    assert llm.generate("Hi", GREEDY, use_tqdm=False)[0].finished
+
+
+def test_forks_are_no_cache_hits(llm: LLM) -> None:
+    llm.reset_prefix_cache()
+    params = SamplingParams(n=3, max_tokens=2, seed=1)
+    [output] = llm.generate("A prompt that was never seen before, of some length.", params, use_tqdm=False)
+    assert output.num_cached_tokens == 0
+
+
 def test_twenty_lives_leave_nothing_behind(smollm2_gguf: Path) -> None:
     """Create, generate, close: no thread, no process, and the memory of the first life."""
     process, python_threads = psutil.Process(), set(threading.enumerate())
-    resident, threads, children = [], [], process.children()
+    resident, threads, children, closed = [], [], process.children(), []
     for _ in range(20):
         llm = small(smollm2_gguf)
         llm.generate("Hello", SamplingParams(temperature=0, max_tokens=2), use_tqdm=False)
         llm.close()
-        del llm
+        closed.append(llm)  # close() gives the memory back, not the garbage collector
         gc.collect()
         resident.append(process.memory_info().rss / 2**20)
         threads.append(process.num_threads())
     assert set(threading.enumerate()) <= python_threads
     assert threads[-1] <= threads[0], "the kernels' own threads stay behind"
     assert process.children() == children
-    assert max(resident[10:]) < resident[1] + 40, resident
+    assert max(resident[10:]) < resident[1] + 25, resident

@@ -35,6 +35,16 @@ _REFUSED = {
     "enable_sleep_mode": "Use close() and a new LLM",
 }
 _IGNORED = ("disable_log_stats", "disable_log_requests", "use_v2_block_manager", "disable_custom_all_reduce")
+_NEUTRAL = {
+    "kv_cache_dtype": "auto",
+    "tokenizer_mode": "auto",
+    "runner": "generate",
+    "task": "generate",
+    "pipeline_parallel_size": 1,
+    "data_parallel_size": 1,
+    "max_loras": 1,
+}
+"""Arguments of vLLM that are accepted with the one value that asks for nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +52,7 @@ class EngineConfig:
     """What an engine is built from. `None` means "chosen by the engine"; sizes are in tokens, bytes or counts.
 
     `max_model_len` "auto" takes the longest context that fits. `block_size` is the tokens of one KV block.
-    `quantization` "auto" keeps a GGUF's own bits where a kernel computes with them and changes nothing else.
+    `quantization` "auto" keeps a GGUF's own 4-bit groups where a kernel computes with them, with an int8 head.
     """
 
     model: str = EMBEDDED_MODEL
@@ -79,15 +89,21 @@ class EngineConfig:
         _choice("load_format", self.load_format, ("auto", "safetensors", "gguf"))
         for name in ("max_num_seqs", "max_num_batched_tokens", "kv_cache_memory_bytes", "num_gpu_blocks_override"):
             _positive(name, getattr(self, name))
-        if self.max_model_len != "auto":
-            _positive("max_model_len", self.max_model_len)
+        if self.max_model_len not in (None, "auto"):
+            _at_least("max_model_len", self.max_model_len, 2)
         if self.block_size not in (8, 16, 32, 64, 128):
             raise HeadraceError(
                 f"block_size is {self.block_size}", rule="It must be 8, 16, 32, 64 or 128", param="block_size"
             )
-        if not 0 < self.gpu_memory_utilization <= 1:
+        for name in ("enable_prefix_caching", "enable_chunked_prefill", "enforce_eager"):
+            _choice(name, getattr(self, name), (True, False))
+        _at_least("seed", self.seed, None)
+        _at_least("max_logprobs", self.max_logprobs, -1)
+        _check_device(self.device)
+        share = self.gpu_memory_utilization
+        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
             raise HeadraceError(
-                f"gpu_memory_utilization is {self.gpu_memory_utilization}",
+                f"gpu_memory_utilization is {share!r}",
                 rule="It is the share of the device's memory that may be used, above 0 and at most 1",
                 fix="Use for example 0.9",
                 param="gpu_memory_utilization",
@@ -101,7 +117,7 @@ class EngineConfig:
         for name, value in _translate(kwargs).items():
             if name in known:
                 clean[name] = value
-            elif name not in _IGNORED and value not in (None, False, 0):
+            elif name not in _IGNORED and not _asks_for_nothing(name, value):
                 raise _refusal(name, value, known)
         _refuse_parallel(clean.get("tensor_parallel_size", 1))
         return cls(**clean)  # type: ignore[arg-type]  # __post_init__ checks each value
@@ -119,13 +135,18 @@ def _translate(kwargs: Mapping[str, object]) -> dict[str, object]:
     clean["dtype"] = _DTYPE_ALIASES.get(dtype, dtype)
     if clean.get("quantization", "auto") is None:
         clean["quantization"] = "auto"
-    for name in ("max_model_len",):
-        if clean.get(name) == -1:
-            clean[name] = "auto"
+    if clean.get("max_model_len") == -1:
+        clean["max_model_len"] = "auto"
     return {name: value for name, value in clean.items() if value is not None or name == "quantization"}
 
 
+def _asks_for_nothing(name: str, value: object) -> bool:
+    return value in (None, False, 0) if name in _REFUSED else name in _NEUTRAL and value == _NEUTRAL[name]
+
+
 def _refusal(name: str, value: object, known: set[str]) -> HeadraceError:
+    if name in _NEUTRAL:
+        return not_yet(f"{name}={value!r}", f"Leave it out, or use {_NEUTRAL[name]!r}", param=name)
     if name in _REFUSED:
         return not_yet(f"{name}={value!r}", _REFUSED[name], param=name)
     close = difflib.get_close_matches(name, known, n=1)
@@ -146,8 +167,8 @@ def _refuse_parallel(size: object) -> None:
 _METHODS_TO_COME = ("awq", "gptq", "awq_marlin", "gptq_marlin", "bitsandbytes", "fp8", "compressed-tensors", "torchao")
 
 
-def _choice(name: str, value: object, choices: tuple[str, ...]) -> None:
-    if value in choices:
+def _choice(name: str, value: object, choices: tuple[str | bool, ...]) -> None:
+    if isinstance(value, type(choices[0])) and value in choices:
         return
     if name == "quantization" and value in _METHODS_TO_COME:
         raise HeadraceError(
@@ -156,10 +177,24 @@ def _choice(name: str, value: object, choices: tuple[str, ...]) -> None:
             fix="Use quantization='int8' on the unquantized model; it is quantized while it loads",
             param=name,
         )
-    raise HeadraceError(f"{name} is {value!r}", rule=f"It must be one of {', '.join(choices)}", param=name)
+    raise HeadraceError(f"{name} is {value!r}", rule=f"It must be one of {', '.join(map(str, choices))}", param=name)
 
 
 def _positive(name: str, value: object) -> None:
     if value is None or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
         return
     raise HeadraceError(f"{name} is {value!r}", rule="It must be a positive integer", param=name)
+
+
+def _at_least(name: str, value: object, low: int | None) -> None:
+    if isinstance(value, int) and not isinstance(value, bool) and (low is None or value >= low):
+        return
+    rule = "It must be an integer" if low is None else f"It must be an integer of at least {low}"
+    raise HeadraceError(f"{name} is {value!r}", rule=rule, param=name)
+
+
+def _check_device(device: object) -> None:
+    kind, _, index = str(device).partition(":")
+    if device in ("auto", "cpu", "cuda") or (kind == "cuda" and index.isdigit()):
+        return
+    raise HeadraceError(f"device is {device!r}", rule="It must be auto, cpu, cuda or cuda:N", param="device")

@@ -1,6 +1,6 @@
 """What a model can take: one check of a request against the model's limits, for Python and HTTP alike."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from headrace.core.errors import HeadraceError
@@ -48,8 +48,10 @@ class ModelLimits:
                 param=name,
             )
 
-    def check_token_ids(self, name: str, token_ids: Iterable[object]) -> None:
+    def check_token_ids(self, name: str, token_ids: Collection[int]) -> None:
         """Raise unless all ids are in the vocabulary."""
+        if _all_ints(token_ids) and 0 <= min(token_ids, default=0) <= max(token_ids, default=0) < self.vocab_size:
+            return
         for token_id in token_ids:
             if isinstance(token_id, bool) or not isinstance(token_id, int) or not 0 <= token_id < self.vocab_size:
                 raise HeadraceError(
@@ -70,6 +72,9 @@ class ModelLimits:
 
     def _check_logprobs(self, field_name: str, value: int | None) -> None:
         name = self._name(field_name)
+        if value is not None and value > self.vocab_size:
+            rule = f"The vocabulary has {self.vocab_size} tokens"
+            raise HeadraceError(f"{name} is {value}", rule=rule, fix="Use -1 for all of them", param=name)
         wanted = self.vocab_size if value == -1 else value or 0
         if wanted > self.max_logprobs and self.max_logprobs != -1:
             raise HeadraceError(
@@ -81,3 +86,8 @@ class ModelLimits:
 
     def _name(self, field_name: str) -> str:
         return self.names.get(field_name, field_name)
+
+
+def _all_ints(values: Collection[int]) -> bool:
+    """Whether each is an int and no bool. A long prompt is checked on the engine's thread: no Python loop."""
+    return set(map(type, values)) <= {int}

@@ -40,7 +40,6 @@ class RequestMetrics:
     """Times of a request, in seconds of one monotonic clock; 0.0 while not reached."""
 
     arrival_time: float = 0.0
-    first_scheduled_time: float = 0.0
     first_token_time: float = 0.0
     last_token_time: float = 0.0
     finished_time: float = 0.0

@@ -14,6 +14,9 @@ from headrace.core.errors import HeadraceError
 
 GREEDY_EPSILON = 1e-5
 MIN_TEMPERATURE = 0.01
+MAX_TEMPERATURE = 1e4
+MIN_TOP_P = 1e-6
+MAX_COUNT = 2**31 - 1
 MAX_N = 16_384
 LOGIT_BIAS_LIMIT = 100.0
 
@@ -155,34 +158,27 @@ class SamplingParams(msgspec.Struct, kw_only=True, omit_defaults=True):
         _integer("n", self.n, 1, MAX_N)
         for name in ("presence_penalty", "frequency_penalty"):
             _number(name, getattr(self, name), -2.0, 2.0)
-        _number("repetition_penalty", self.repetition_penalty, 0.0, math.inf, low_open=True)
-        _number("temperature", self.temperature, 0.0, math.inf, fix="Use temperature=0 for greedy decoding")
+        _number("repetition_penalty", self.repetition_penalty, 0.01, 100.0)
+        _number("temperature", self.temperature, 0.0, MAX_TEMPERATURE, fix="Use temperature=0 for greedy decoding")
         if GREEDY_EPSILON <= self.temperature < MIN_TEMPERATURE:
             self.temperature = MIN_TEMPERATURE
-        _number("top_p", self.top_p, 0.0, 1.0, low_open=True)
-        _integer("top_k", self.top_k, 0, None, fix="Use top_k=0 or -1 to switch it off")
+        _number("top_p", self.top_p, MIN_TOP_P, 1.0, fix="Use top_k=1 for the likeliest token only")
+        _integer("top_k", self.top_k, 0, MAX_COUNT, fix="Use top_k=0 or -1 to switch it off")
         _number("min_p", self.min_p, 0.0, 1.0)
         if self.seed is not None:
             _integer("seed", self.seed, -(2**63), 2**64 - 1)
         if self.max_tokens is not None:
-            _integer("max_tokens", self.max_tokens, 1, None)
-        _integer("min_tokens", self.min_tokens, 0, None)
+            _integer("max_tokens", self.max_tokens, 1, MAX_COUNT)
+        _integer("min_tokens", self.min_tokens, 0, MAX_COUNT)
         for name in ("logprobs", "prompt_logprobs"):
             if getattr(self, name) is not None:
-                _integer(name, getattr(self, name), -1, None, fix="Use -1 for the whole vocabulary")
+                _integer(name, getattr(self, name), -1, MAX_COUNT, fix="Use -1 for the whole vocabulary")
 
     def _check_lists(self) -> None:
         _strings("stop", self.stop_strings)
         _strings("bad_words", self.bad_words or [])
         _token_ids("stop_token_ids", self.stop_token_ids or [])
-        _token_ids("allowed_token_ids", self.allowed_token_ids or [])
-        if self.allowed_token_ids is not None and not self.allowed_token_ids:
-            raise HeadraceError(
-                "allowed_token_ids is empty",
-                rule="It must name at least one token, or nothing could be sampled",
-                fix="Leave it out to allow every token",
-                param="allowed_token_ids",
-            )
+        _allowed_token_ids(self.allowed_token_ids)
         if self.logit_bias is not None:
             self.logit_bias = _logit_bias(self.logit_bias)
 
@@ -227,10 +223,10 @@ class BeamSearchParams(msgspec.Struct, kw_only=True):
 
     def __post_init__(self) -> None:
         _integer("beam_width", self.beam_width, 1, 256)
-        _integer("max_tokens", self.max_tokens, 1, None)
-        _number("temperature", self.temperature, 0.0, math.inf)
-        _number("length_penalty", self.length_penalty, -math.inf, math.inf)
-        _token_ids("allowed_token_ids", self.allowed_token_ids or [])
+        _integer("max_tokens", self.max_tokens, 1, MAX_COUNT)
+        _number("temperature", self.temperature, 0.0, 0.0, fix="Leave it out: beams follow the log probabilities")
+        _number("length_penalty", self.length_penalty, -10.0, 10.0)
+        _allowed_token_ids(self.allowed_token_ids)
 
 
 def _refuse_unserved(params: SamplingParams) -> None:
@@ -245,17 +241,17 @@ def _refuse_unserved(params: SamplingParams) -> None:
 def _integer(name: str, value: object, low: int, high: int | None, *, fix: str = "") -> None:
     if isinstance(value, int) and not isinstance(value, bool) and value >= low and (high is None or value <= high):
         return
-    bounds = f"of at least {low}" if high is None else f"between {low} and {high}"
+    bounds = f"of at least {low}" if high in (None, MAX_COUNT) else f"between {low} and {high}"
     raise HeadraceError(f"{name} is {value!r}", rule=f"It must be an integer {bounds}", fix=fix, param=name)
 
 
-def _number(name: str, value: object, low: float, high: float, *, low_open: bool = False, fix: str = "") -> None:
+def _number(name: str, value: object, low: float, high: float, *, fix: str = "") -> None:
     good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if good and low <= value <= high and not (low_open and value == low):  # type: ignore[operator]
+    if good and low <= value <= high:  # type: ignore[operator]
         return
-    bound = f"greater than {low:g}" if low_open else f"{low:g} or greater"
+    bound = f"{low:g} or greater" if math.isfinite(low) else "of any size"
     if math.isfinite(high):
-        bound += f" and at most {high:g}"
+        bound = f"between {low:g} and {high:g}" if low < high else f"{low:g}"
     raise HeadraceError(f"{name} is {value!r}", rule=f"It must be a finite number, {bound}", fix=fix, param=name)
 
 
@@ -273,6 +269,17 @@ def _token_ids(name: str, values: object) -> None:
     good = isinstance(values, list) and all(isinstance(v, int) and not isinstance(v, bool) and v >= 0 for v in values)
     if not good:
         raise HeadraceError(f"{name} is {values!r}", rule="It must be a list of token ids, integers from 0", param=name)
+
+
+def _allowed_token_ids(ids: list[int] | None) -> None:
+    _token_ids("allowed_token_ids", ids or [])
+    if ids is not None and not ids:
+        raise HeadraceError(
+            "allowed_token_ids is empty",
+            rule="It must name at least one token, or nothing could be sampled",
+            fix="Leave it out to allow every token",
+            param="allowed_token_ids",
+        )
 
 
 def _logit_bias(bias: object) -> dict[int, float]:

@@ -1,10 +1,12 @@
 """`AsyncLLM`: the engine on a thread of this process, for asyncio users."""
 
 import asyncio
+import contextlib
 import queue
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from types import TracebackType
+from typing import TypeVar
 
 from headrace.core.config import EMBEDDED_MODEL, EngineConfig
 from headrace.core.errors import ErrorKind, HeadraceError
@@ -28,6 +30,7 @@ from headrace.wire.messages import (
 )
 
 _Item = RequestOutput | HeadraceError
+T = TypeVar("T")
 
 
 class _QueueInbox:
@@ -71,7 +74,7 @@ class AsyncLLM:
         Leaving the iterator (break, cancellation) aborts the request.
         """
         loaded = self._alive()
-        self._event_loop = asyncio.get_running_loop()
+        self._use_loop(asyncio.get_running_loop())
         if request_id in self._open:
             raise HeadraceError(f"request_id {request_id!r} is in use", fix="Use another one", param="request_id")
         message, stream = self._frontend.prepare(parse_prompt(prompt), sampling_params, request_id, priority)
@@ -115,9 +118,10 @@ class AsyncLLM:
             return
         self._inbox.queue.put(Shutdown())
         self._thread.join()
-        self._fail_all(HeadraceError("The engine was closed", kind=ErrorKind.UNAVAILABLE))
+        self._on_loop(self._fail_all, HeadraceError("The engine was closed", kind=ErrorKind.UNAVAILABLE))
         self._loaded.close()
         self._loaded = None
+        self._frontend.detach()
 
     async def __aenter__(self) -> "AsyncLLM":
         return self
@@ -134,6 +138,20 @@ class AsyncLLM:
             raise self._failure
         return self._loaded
 
+    def _use_loop(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Outputs are handed to one event loop: the first, until it is closed."""
+        if self._event_loop not in (None, loop) and not self._event_loop.is_closed():
+            raise HeadraceError(
+                "This AsyncLLM is used from two event loops", fix="Use it from one, or create one for each"
+            )
+        self._event_loop = loop
+
+    def _on_loop(self, call: Callable[[T], None], argument: T) -> None:
+        """Call on the event loop's thread; nobody is left to be told once that is closed."""
+        if self._event_loop is not None:
+            with contextlib.suppress(RuntimeError):
+                self._event_loop.call_soon_threadsafe(call, argument)
+
     def _abort_uids(self, uids: list[int]) -> None:
         self._inbox.queue.put(AbortRequests(uids))
 
@@ -146,8 +164,9 @@ class AsyncLLM:
 
     def _send(self, event: Event) -> None:
         """Called on the engine's thread: what follows happens on the event loop's."""
-        if self._event_loop is not None and not self._event_loop.is_closed():
-            self._event_loop.call_soon_threadsafe(self._receive, event)
+        if isinstance(event, EngineFailed):
+            self._failure = HeadraceError(event.what, rule=event.rule, fix=event.fix, kind=ErrorKind.UNAVAILABLE)
+        self._on_loop(self._receive, event)
 
     def _receive(self, event: Event) -> None:
         if isinstance(event, StepOutput):
@@ -155,8 +174,7 @@ class AsyncLLM:
                 self._deliver(stream)
         elif isinstance(event, RequestFailed):
             self._refuse(event)
-        elif isinstance(event, EngineFailed):
-            self._failure = HeadraceError(event.what, rule=event.rule, fix=event.fix, kind=ErrorKind.UNAVAILABLE)
+        elif self._failure is not None:
             self._fail_all(self._failure)
 
     def _refuse(self, event: RequestFailed) -> None:

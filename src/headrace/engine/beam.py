@@ -41,6 +41,7 @@ class BeamSearch:
         self._num_prompt = len(prompt)
         self._params = params
         self._eos = frozenset(() if params.ignore_eos else eos_token_ids)
+        self._allowed = None if params.allowed_token_ids is None else frozenset(params.allowed_token_ids)
         self._next_uid = next_uid
         self._sampling = _one_token(params)
         self._completed: list[Beam] = []
@@ -94,7 +95,7 @@ class BeamSearch:
 
     def _candidates(self, entry: TokenLogprobs) -> list[tuple[int, Logprob]]:
         """The tokens that a beam may go on with, likeliest first."""
-        allowed = self._params.allowed_token_ids
+        allowed = self._allowed
         items = [item for item in entry.items() if allowed is None or item[0] in allowed]
         return items[: 2 * self._params.beam_width]
 
@@ -127,7 +128,9 @@ class BeamSearch:
 
     def _check(self) -> None:
         """Refuse a search whose beams could not all be held, before anything is computed."""
-        self._engine.limits.check(self._beams[0].tokens, SamplingParams(max_tokens=self._params.max_tokens))
+        limits = self._engine.limits
+        limits.check(self._beams[0].tokens, SamplingParams(max_tokens=self._params.max_tokens))
+        limits.check_token_ids("allowed_token_ids", self._params.allowed_token_ids or ())
         kv = self._engine.scheduler.kv
         if self.max_blocks > kv.pool.num_blocks:
             raise HeadraceError(
@@ -161,9 +164,11 @@ def _run_together(engine: Engine, searches: Sequence[BeamSearch]) -> None:
                     found |= {row[0]: entry for row, entry in zip(output.rows(), output.logprobs, strict=True) if entry}
             for search in active:
                 search.advance(found)
-    finally:
-        for search in searches:
-            search.close()
+    except BaseException:
+        engine.reset()
+        raise
+    for search in searches:
+        search.close()
 
 
 def _one_token(params: BeamSearchParams) -> SamplingParams:

@@ -96,11 +96,19 @@ class LoadedEngine:
 
     def default_sampling_params(self) -> SamplingParams:
         """vLLM's defaults with what the model's generation config says."""
-        return msgspec.convert(self._sampling_defaults, SamplingParams)
+        try:
+            return msgspec.convert(self._sampling_defaults, SamplingParams)
+        except msgspec.ValidationError as error:
+            raise HeadraceError(
+                f"The model's generation config cannot be used: {error}",
+                fix="Use generation_config='vllm', or pass sampling_params",
+                param="generation_config",
+            ) from error
 
     def close(self) -> None:
         """Give back the model and the cache."""
         self.engine.close()
+        self._tokenizer = None
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -123,13 +131,21 @@ def load_engine(config: EngineConfig, *, with_tokenizer: bool = True) -> LoadedE
 
 def find_files(config: EngineConfig) -> ModelFiles:
     """The model's files, downloaded if they are not here yet."""
-    return resolve(
+    files = resolve(
         config.model,
         revision=config.revision,
         download_dir=config.download_dir,
         token=config.hf_token,
         check_config=shape_from_config,
     )
+    if config.load_format not in ("auto", files.kind):
+        raise HeadraceError(
+            f"load_format is {config.load_format!r}",
+            rule=f"The weights of {config.model} are {files.kind}",
+            fix="Leave load_format out",
+            param="load_format",
+        )
+    return files
 
 
 def plan_engine(config: EngineConfig, files: ModelFiles) -> EnginePlan:
@@ -138,7 +154,7 @@ def plan_engine(config: EngineConfig, files: ModelFiles) -> EnginePlan:
     device = _device(config.device)
     dtype = resolve_dtype(config.dtype, shape, files.kind, device)
     limits = _limits(config, device)
-    weights = weight_bytes(shape, _form(config, files, dtype))
+    weights = weight_bytes(shape, _form(config, dtype), dtype.itemsize)
     activations = activation_bytes(shape, limits.max_num_batched_tokens, limits.max_num_seqs, dtype.itemsize)
     budget = cpu_budget(_available_bytes(device, config), weights, activations, config.kv_cache_memory_bytes)
     cache = plan_cache(
@@ -198,10 +214,7 @@ def _device(name: str) -> torch.device:
     if kind == "cuda" and int(index if index.isdigit() else 0) >= count:
         rule = f"torch sees {count} CUDA GPUs here" + (f", cuda:0 to cuda:{count - 1}" if count else "")
         raise HeadraceError(f"device is {name!r}", rule=rule, fix="Use device='auto' or 'cpu'", param="device")
-    try:
-        return torch.device(name)
-    except RuntimeError:
-        raise HeadraceError(f"device is {name!r}", rule="It must be auto, cpu or cuda", param="device") from None
+    return torch.device(name)
 
 
 def _available_bytes(device: torch.device, config: EngineConfig) -> int:
@@ -211,10 +224,10 @@ def _available_bytes(device: torch.device, config: EngineConfig) -> int:
     return available_memory_bytes()
 
 
-def _form(config: EngineConfig, files: ModelFiles, dtype: torch.dtype) -> Form:
+def _form(config: EngineConfig, dtype: torch.dtype) -> Form:
     """The form of the linear weights for the budget: the largest that the loader may choose."""
     if config.quantization in ("int8", "int4"):
-        return "int8" if config.quantization == "int8" else "int4"
+        return "int8"  # what int4 cannot keep in groups becomes int8
     forms: dict[torch.dtype, Form] = {torch.float32: "float32", torch.float16: "float16"}
     return forms.get(dtype, "bfloat16")
 

@@ -6,9 +6,11 @@ The same object serves `LLM` in its own process and the engine process behind th
 from array import array
 from collections import deque
 
+from headrace.core.errors import ErrorKind, HeadraceError
 from headrace.core.limits import ModelLimits
 from headrace.core.outputs import TokenLogprobs
 from headrace.engine.request import Request
+from headrace.engine.requests import make_requests
 from headrace.engine.run.runner import LaunchedStep, Runner
 from headrace.engine.sample.noise import derive_seed
 from headrace.engine.sched.plan import PlannedRow
@@ -49,7 +51,11 @@ class Engine:
     def add(self, message: AddRequest) -> None:
         """Queue a request. Raises `HeadraceError`, with nothing changed, if the model cannot serve it."""
         self.limits.check(message.prompt_token_ids, message.params)
-        parent, *children = self._requests(message)
+        self._arrivals += 1
+        priority = message.priority if self._by_priority else 0
+        hash_seed = self.scheduler.kv.hasher.seed(message.cache_salt)
+        seed = derive_seed(self._seed, self._arrivals)
+        parent, *children = make_requests(message, self.limits, (priority, self._arrivals), seed, hash_seed)
         self.scheduler.add(parent, children=children)
         self._stats.prompt_tokens += len(message.prompt_token_ids)
 
@@ -57,6 +63,11 @@ class Engine:
         """End these sequences without further output."""
         for uid in uids:
             self.scheduler.abort(uid)
+
+    def reset(self) -> None:
+        """Forget every request and cached prefix: back to a known state, wherever a step was interrupted."""
+        self._in_flight.clear()
+        self.scheduler.reset()
 
     def reset_prefix_cache(self) -> None:
         """Forget cached prefixes; sequences that run keep what they have."""
@@ -67,6 +78,8 @@ class Engine:
         plan = self.scheduler.schedule()
         if plan.rows:
             self._in_flight.append(self._runner.launch(plan))
+        elif not self._in_flight and self.scheduler.has_work:
+            raise HeadraceError("No request can go on, and none is being computed", kind=ErrorKind.INTERNAL)
         if not self._in_flight or (plan.rows and len(self._in_flight) < self._max_in_flight):
             return None
         self._stats.steps += 1
@@ -85,30 +98,6 @@ class Engine:
         stats.prefix_cache_queries, stats.prefix_cache_hits = scheduler.kv.queries, scheduler.kv.hits
         stats.num_preemptions = scheduler.num_preemptions
         return stats
-
-    def _requests(self, message: AddRequest) -> list[Request]:
-        """The n sequences of a request. They differ by their seeds, which follow from the request's own."""
-        params, prompt = message.params, message.prompt_token_ids
-        room = self.limits.max_model_len - len(prompt)
-        total = len(prompt) + min(room, params.max_tokens or room)
-        priority = message.priority if self._by_priority else 0
-        seed = params.seed if params.seed is not None else derive_seed(self._seed, self._arrivals)
-        self._arrivals += 1
-        return [
-            Request(
-                uid=uid,
-                tokens=list(prompt),
-                params=params,
-                max_total_tokens=total,
-                stop_token_ids=frozenset(params.stop_token_ids or ()),
-                eos_token_ids=frozenset(() if params.ignore_eos else message.eos_token_ids),
-                bad_words_token_ids=message.bad_words_token_ids,
-                key=(priority, self._arrivals, index),
-                seed=seed + index,
-                hash_seed=self.scheduler.kv.hasher.seed(message.cache_salt),
-            )
-            for index, uid in enumerate(message.uids)
-        ]
 
     def _commit(self, step: LaunchedStep) -> StepOutput:
         tokens, logprobs = step.read()

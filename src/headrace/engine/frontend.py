@@ -23,6 +23,11 @@ class Frontend:
         self._next_uid = 0
         self._places: dict[int, tuple[RequestStream, int]] = {}
 
+    def detach(self) -> None:
+        """Let go of the tokenizer and the engine: whoever still holds this holds nothing big."""
+        self._tokenizer = None
+        self._abort = _nobody
+
     def next_uid(self) -> int:
         """A sequence name that was never used before."""
         self._next_uid += 1
@@ -80,3 +85,7 @@ class Frontend:
                 del self._places[uid]
             touched[id(stream)] = stream
         return iter(touched.values())
+
+
+def _nobody(uids: list[int]) -> None:
+    """The sequences of an engine that was closed need no abort."""

@@ -62,7 +62,7 @@ class LLM:
         if lora_request is not None:
             raise not_yet("lora_request", "Leave it out, or merge the adapter into the model", param="lora_request")
         parsed = parse_prompts(prompts)
-        params = per_prompt("sampling_params", sampling_params or self.get_default_sampling_params(), len(parsed))
+        params = per_prompt("sampling_params", sampling_params, len(parsed))
         priorities = per_prompt("priority", 0 if priority is None else priority, len(parsed))
         prepared = [self._prepare(*request) for request in zip(parsed, params, priorities, strict=True)]
         return self._run(prepared, use_tqdm)
@@ -127,6 +127,7 @@ class LLM:
         if self._loaded is not None:
             self._loaded.close()
             self._loaded = None
+            self._frontend.detach()
 
     def __enter__(self) -> "LLM":
         return self
@@ -148,11 +149,24 @@ class LLM:
             raise HeadraceError("This LLM is closed", fix="Create a new one with LLM(...)")
         return self._loaded
 
-    def _prepare(self, prompt: ParsedPrompt, params: SamplingParams, priority: int) -> tuple[AddRequest, RequestStream]:
+    def _prepare(self, prompt: ParsedPrompt, params: object, priority: int) -> tuple[AddRequest, RequestStream]:
+        token_ids = self._frontend.token_ids(prompt)
+        if params is None:
+            params = self._default_params(len(token_ids))
+        if not isinstance(params, SamplingParams):
+            rule = "It must be a SamplingParams, or a list with one for each prompt"
+            raise HeadraceError(f"sampling_params is {params!r}", rule=rule, param="sampling_params")
+        self._open.engine.limits.check(token_ids, params)
         self._requests += 1
-        message, stream = self._frontend.prepare(prompt, params, str(self._requests - 1), priority)
-        self._open.engine.limits.check(message.prompt_token_ids, params)
-        return message, stream
+        return self._frontend.prepare(ParsedPrompt(prompt.text, token_ids), params, str(self._requests - 1), priority)
+
+    def _default_params(self, num_prompt_tokens: int) -> SamplingParams:
+        """The model's defaults, its longest answer cut to what the context has left."""
+        params = self.get_default_sampling_params()
+        room = self._open.engine.limits.max_model_len - num_prompt_tokens
+        if params.max_tokens is not None and room >= 1:
+            params.max_tokens = min(params.max_tokens, room)
+        return params
 
     def _run(self, prepared: list[tuple[AddRequest, RequestStream]], show_progress: bool) -> list[RequestOutput]:
         """Run all requests to their ends. Interrupted, it leaves no request behind."""
@@ -169,9 +183,7 @@ class LLM:
             except BaseException:
                 for message, _ in prepared:
                     self._frontend.close(message)
-                    engine.abort(message.uids)
-                while engine.has_work:
-                    engine.step()
+                engine.reset()
                 raise
         return [done for _, stream in prepared if (done := stream.output())]
 

@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable
 from typing import Protocol
 
-from headrace.core.errors import HeadraceError
+from headrace.core.errors import ErrorKind, HeadraceError
 from headrace.engine.engine import Engine
 from headrace.wire.messages import (
     AbortRequests,
@@ -71,3 +71,7 @@ class EngineLoop:
             self._engine.add(command)
         except HeadraceError as error:
             self._send(RequestFailed(command.uids, error.what, error.rule, error.fix, error.param, error.kind.value))
+        except Exception as error:
+            traceback.print_exc()
+            what = f"The request could not be started: {type(error).__name__}: {error}"
+            self._send(RequestFailed(command.uids, what, status=ErrorKind.INTERNAL.value))

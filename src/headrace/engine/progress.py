@@ -20,7 +20,9 @@ class GenerationProgress:
             TimeRemainingColumn(),
             TextColumn("{task.fields[rate]}"),
         )
-        self._bar = Progress(*columns, disable=not enabled, console=Console(stderr=True))
+        console = Console(stderr=True)
+        shown = enabled and (console.is_terminal or console.is_jupyter)
+        self._bar = Progress(*columns, disable=not shown, console=console)
         self._task: TaskID = self._bar.add_task("", total=total, rate="")
         self._started = time.monotonic()
         self._read = self._written = 0

@@ -22,6 +22,7 @@ class ParsedPrompt:
 
 def parse_prompts(prompts: object) -> list[ParsedPrompt]:
     """One prompt or a list of them, in any form."""
+    prompts = _plain(prompts)
     if isinstance(prompts, str | Mapping) or _is_ids(prompts):
         return [parse_prompt(prompts)]
     if isinstance(prompts, Sequence) and not isinstance(prompts, bytes):
@@ -31,15 +32,16 @@ def parse_prompts(prompts: object) -> list[ParsedPrompt]:
 
 def parse_prompt(prompt: object) -> ParsedPrompt:
     """One prompt in any form."""
+    prompt = _plain(prompt)
     if isinstance(prompt, str):
         return ParsedPrompt(prompt, None)
     if _is_ids(prompt):
         return ParsedPrompt(None, list(prompt))  # type: ignore[call-overload]  # _is_ids looked
     if isinstance(prompt, Mapping):
-        text, ids = prompt.get("prompt"), prompt.get("prompt_token_ids")
+        text, ids = prompt.get("prompt"), _plain(prompt.get("prompt_token_ids"))
         good = isinstance(text, str | None) and (ids is None or ids == [] or _is_ids(ids))
         if good and not (text is None and ids is None):
-            return ParsedPrompt(text, None if ids is None else list(ids))
+            return ParsedPrompt(text, None if ids is None else list(ids))  # type: ignore[call-overload]  # looked at
     raise _wrong(prompt)
 
 
@@ -54,6 +56,11 @@ def per_prompt(name: str, value: P | Sequence[P], count: int) -> list[P]:
             param=name,
         )
     return list(value)
+
+
+def _plain(value: object) -> object:
+    """Arrays and tensors as lists."""
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def _is_ids(value: object) -> bool:

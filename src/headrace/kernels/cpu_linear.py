@@ -10,7 +10,6 @@ from headrace.kernels.torch_linear import bytes_of
 
 _PART_ELEMENTS = 1 << 20
 """Weights that are widened at a time: no second copy of them all."""
-_MAX_NARROW_TOKENS = 2
 
 
 class PackedDense:
@@ -54,8 +53,6 @@ class WidenedDense:
 
     def __call__(self, x: Tensor) -> Tensor:
         """`[T, in]` to `[T, out]`."""
-        if len(x) <= _MAX_NARROW_TOKENS:
-            return F.linear(x, self._weight, self._bias)
         wide = x.float()
         parts = torch.split(self._weight, max(1, _PART_ELEMENTS // self._weight.shape[1]))
         y = torch.cat([F.linear(wide, part.float()).to(x.dtype) for part in parts], dim=1)

@@ -62,6 +62,9 @@ class LinearBuilder:
     def tied_head(self, name: str, embedding: Tensor) -> Head:
         """The output layer from the embedding table, which is `name` in the checkpoint; it shares it if it can."""
         form = self._head_form(name)
+        if form == "int8":
+            linear = self._ops.int8(embedding)
+            return Head(linear, form, linear.nbytes)
         if form != "dense":
             return self.head(name)
         view = embedding.view_as(embedding)
@@ -84,7 +87,7 @@ class LinearBuilder:
         return self._ops.int8(weight, bias) if form == "int8" else self._ops.int4(rounded_groups(weight), bias)
 
     def _form(self, names: Sequence[str]) -> Form:
-        if self._quantization in ("auto", "int4") and self._has_groups(names):
+        if self._keeps_groups() and self._has_groups(names):
             return "int4 as in the file"
         if self._quantization in ("auto", "none"):
             return "dense"
@@ -96,6 +99,11 @@ class LinearBuilder:
         form = self._form([name])
         four_bit = any(self.counts[kind] for kind in ("int4 as in the file", "int4 rounded"))
         return "int8" if form == "int4 rounded" or (form == "dense" and four_bit) else form
+
+    def _keeps_groups(self) -> bool:
+        """Whether 4-bit groups stay as they are: under "auto" only where a kernel computes with them."""
+        kernel = self._device.type == "cpu" and self._dtype == torch.bfloat16
+        return self._quantization == "int4" or (self._quantization == "auto" and kernel)
 
     def _has_groups(self, names: Sequence[str]) -> bool:
         return all(self._checkpoint.int4_group_size(name) == GROUP_SIZE for name in names)

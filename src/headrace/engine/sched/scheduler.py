@@ -37,7 +37,7 @@ class Scheduler:
         self.running = RequestQueue()
         self.num_preemptions = 0
         self._requests: dict[int, Request] = {}
-        self._free_rows = list(range(limits.max_num_seqs - 1, -1, -1))
+        self._free_rows = _all_rows(limits)
 
     @property
     def has_work(self) -> bool:
@@ -80,6 +80,12 @@ class Scheduler:
             self.waiting.remove(request)
         request.state = State.FINISHED
         self._settle(request)
+
+    def reset(self) -> None:
+        """Forget every request, and the content of every block."""
+        self.kv.reset()
+        self.waiting, self.running, self._requests = RequestQueue(), RequestQueue(), {}
+        self._free_rows = _all_rows(self.limits)
 
     def schedule(self) -> StepPlan:
         """Plan the next step. An empty plan means that nothing can be done before a step in flight is committed."""
@@ -209,3 +215,8 @@ class Scheduler:
         if not request.keep_blocks:
             self.kv.free(request)
             self._requests.pop(request.uid, None)
+
+
+def _all_rows(limits: Limits) -> list[int]:
+    """Every row, the lowest to be taken first."""
+    return list(range(limits.max_num_seqs - 1, -1, -1))
