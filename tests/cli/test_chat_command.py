@@ -1,7 +1,11 @@
 """`headrace chat` against a real server, and the conversation that a session keeps."""
 
+import contextlib
 import io
+import socket
 import sys
+import threading
+from collections.abc import Iterator
 
 import pytest
 
@@ -96,3 +100,62 @@ def test_a_failed_question_is_forgotten(monkeypatch, capsys):
     heard = talk(monkeypatch, Recorder(failure), ["a", "b"])
     assert heard[1] == [("user", "b")]
     assert "The context is full" in capsys.readouterr().err
+
+
+def answering(*answers: bytes) -> Iterator[str]:
+    """A server at the returned URL that gives each connection the next of `answers` and hangs up."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def run() -> None:
+            for answer in answers:
+                with listener.accept()[0] as connection:
+                    connection.recv(65_536)
+                    connection.sendall(answer)
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+serving = contextlib.contextmanager(answering)
+OK = b"HTTP/1.1 200 OK\r\n"
+EVENT = b'data: {"choices": [{"delta": {"content": "Half an"}}]}\n\n'
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        OK + b"\r\n" + EVENT,
+        OK + b"\r\n" + EVENT + b'data: {"choi',
+        OK + b"Content-Length: 9000\r\n\r\n" + EVENT,
+        OK + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\nff\r\nda" % (len(EVENT), EVENT),
+    ],
+    ids=["closed", "in mid-event", "shorter than said", "in mid-chunk"],
+)
+def test_a_connection_that_breaks_is_no_end_of_an_answer(monkeypatch, capsys, answer):
+    with serving(answer) as url:
+        assert chat(monkeypatch, ["Hi"], "model", "--url", url) == 1
+    said = capsys.readouterr()
+    assert "Half an" in said.out
+    assert f"The connection to {url} ended in mid-answer" in said.err
+
+
+@pytest.mark.parametrize("content", [b"<html>Welcome</html>", b"{}", b'{"data": []}', b"[]", b'{"data": {}}', b""])
+def test_a_server_that_names_no_model_is_told(monkeypatch, capsys, content):
+    with serving(OK + b"Content-Length: %d\r\n\r\n%b" % (len(content), content)) as url:
+        assert chat(monkeypatch, ["Hi"], "--url", url) == 2
+    assert f"{url} does not name a model" in capsys.readouterr().err
+
+
+def test_what_is_no_http_is_told(monkeypatch, capsys):
+    with serving(b"SSH-2.0-OpenSSH_9.6\r\n") as url:
+        assert chat(monkeypatch, ["Hi"], "--url", url) == 1
+    assert "There is no answer from" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:999999", "http://127.0.0.1:abc", "http://[::1", "ftp://x", "http://"]
+)
+def test_what_is_no_address_is_told(monkeypatch, capsys, url):
+    assert chat(monkeypatch, ["Hi"], "--url", url) == 2
+    assert f"'{url}' is not a server's address" in capsys.readouterr().err

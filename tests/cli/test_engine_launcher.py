@@ -67,6 +67,19 @@ def test_exit_reasons_are_words():
     assert exit_reason(-signal.SIGSEGV) == "it was killed by SIGSEGV"
 
 
+def test_modules_in_the_working_directory_are_not_imported(channel, tmp_path, monkeypatch):
+    """A numpy.py of the user's own is not the engine's numpy."""
+    for name in ("numpy", "http", "msgspec", "headrace"):
+        (tmp_path / f"{name}.py").write_text("import os; os._exit(77)")
+    monkeypatch.chdir(tmp_path)
+    process = EngineProcess(EngineConfig())
+    reasons, ended = start(process, channel)
+    process.configure({"model": 5})  # the engine gets as far as finding this wrong
+    assert ended.wait(60)
+    process.stop(5)
+    assert reasons == ["it exited with status 1"]
+
+
 def test_what_the_user_set_stays():
     environment = engine_environment({"OMP_WAIT_POLICY": "ACTIVE", "HOME": "/x"})
     assert environment["OMP_WAIT_POLICY"] == "ACTIVE"

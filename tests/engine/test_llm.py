@@ -128,6 +128,10 @@ def iter_uid() -> object:
 @pytest.mark.parametrize(
     ("prompt", "params", "message"),
     [
+        ([1, -1], GREEDY, "token id -1"),
+        ([1, "a"], GREEDY, "token id 'a'"),
+        ({"prompt": "x", "multi_modal_data": 1}, GREEDY, "no other key"),
+        ("Hi", {"temperature": 0}, "sampling_params is .*SamplingParams"),
         ("", GREEDY, "The prompt is empty"),
         ([1, 2, 10**6], GREEDY, "token id 1000000"),
         ([1] * 3000, GREEDY, "The prompt has 3000 tokens.*2048"),
@@ -142,7 +146,7 @@ def test_bad_requests_are_refused_before_any_work(
 ) -> None:
     steps = llm.get_metrics().steps
     with pytest.raises(HeadraceError, match=message):
-        llm.generate(["fine", prompt] if isinstance(prompt, str | float) else [prompt], params, use_tqdm=False)
+        llm.generate(["fine", prompt] if isinstance(prompt, str | float | dict) else [prompt], params, use_tqdm=False)
     assert llm.get_metrics().steps == steps
 
 
@@ -150,6 +154,8 @@ def test_what_is_not_built_is_refused_by_name(llm: LLM) -> None:
     for call in (llm.encode, llm.score, llm.embed):
         with pytest.raises(HeadraceError, match="not supported yet"):
             call("text")
+    with pytest.raises(HeadraceError, match=r"LLM\.score"):
+        llm.score("a", "b")
 
 
 @pytest.mark.parametrize(
@@ -166,6 +172,14 @@ def test_what_is_not_built_is_refused_by_name(llm: LLM) -> None:
         ({"max_num_batched_tokens": 4}, "max_num_batched_tokens is 4.*--max-num-batched-tokens 256"),
         ({"device": "cuda:9"}, "device is 'cuda:9'.*torch sees \\d CUDA GPUs"),
         ({"device": "abacus"}, "device is 'abacus'"),
+        ({"seed": "x"}, "seed is 'x'"),
+        ({"revision": 5}, "revision is 5"),
+        ({"enable_prefix_caching": "no"}, "enable_prefix_caching is 'no'"),
+        ({"max_logprobs": -7}, "max_logprobs is -7"),
+        ({"num_gpu_blocks_override": 10**9}, "num_gpu_blocks_override is 1000000000.*GiB.*blocks or fewer"),
+        ({"pipeline_parallel_size": 2}, "pipeline_parallel_size=2 is not supported yet"),
+        ({"load_format": "safetensors"}, "load_format is 'safetensors'.*gguf"),
+        ({"max_num_seqs": 10**7}, "max_num_seqs|--max-num-seqs"),
         ({"gpu_memory_utilization": 1.5}, "gpu_memory_utilization is 1.5"),
     ],
 )

@@ -67,7 +67,7 @@ def test_auto_computes_with_the_files_own_4_bit_groups(tmp_path: Path) -> None:
     path = tmp_path / "model.gguf"
     model = save_random_model(CONFIGS["llama"], tmp_path)
     write_gguf(path, model, "llama", GgmlType.Q4_1)
-    decoder = load(open_path("tiny", path), quantization="auto")
+    decoder = load(open_path("tiny", path), quantization="int4")
     assert dict(decoder.summary)["linears"] == "8 int4 in groups of 32, the file's own bits"
     tokens = random_tokens(20, SIZES["vocab_size"])
     torch.testing.assert_close(
@@ -79,6 +79,7 @@ def test_auto_computes_with_the_files_own_4_bit_groups(tmp_path: Path) -> None:
     ("kind", "quantization", "linears", "head"),
     [
         ("Q8_0", "auto", "float32", "float32"),
+        ("Q4_0", "auto", "float32", "float32"),
         ("Q8_0", "int4", "int8", "int8"),
         ("Q6_K", "int8", "int8", "int8"),
         ("Q4_0", "int8", "int8", "int8"),

@@ -39,11 +39,11 @@ BAD = {
     "a string where a number belongs": (CHAT, chat(max_tokens="5"), "max_tokens", "valid integer"),
     "temperature -1": (CHAT, chat(temperature=-1), "temperature", "-1"),
     "temperature 2.5": (CHAT, chat(temperature=2.5), "temperature", "between 0 and 2"),
-    "top_p 0": (TEXT, text(top_p=0), "top_p", "greater than 0"),
-    "top_p 1.1": (TEXT, text(top_p=1.1), "top_p", "at most 1"),
+    "top_p 0": (TEXT, text(top_p=0), "top_p", "between"),
+    "top_p 1.1": (TEXT, text(top_p=1.1), "top_p", "at most 1|and 1"),
     "n 0": (TEXT, text(n=0), "n", "at least 1|between 1"),
     "greedy n 2": (TEXT, text(n=2, temperature=0), "n", "n=1"),
-    "presence_penalty 3": (TEXT, text(presence_penalty=3), "presence_penalty", "at most 2"),
+    "presence_penalty 3": (TEXT, text(presence_penalty=3), "presence_penalty", "at most 2|and 2"),
     "min over max": (TEXT, text(min_tokens=9, max_tokens=3), "min_tokens", "max_tokens"),
     "max_tokens 0": (CHAT, chat(max_tokens=0), "max_tokens", "at least 1"),
     "no messages": (CHAT, chat(messages=[]), "messages", "at least 1 item"),
@@ -77,6 +77,9 @@ BAD = {
     "an empty stop string": (CHAT, chat(stop=["a", ""]), "stop", "empty"),
     "a template from the client": (CHAT, chat(chat_template="{{ 1 }}"), "chat_template", "--chat-template"),
     "the same by another way": (CHAT, chat(chat_template_kwargs=SMUGGLED), "chat_template_kwargs", "Leave out"),
+    "a template's self": (CHAT, chat(chat_template_kwargs={"self": 1, "chat_template": ""}), None, "names"),
+    "a priority beyond 64 bits": (CHAT, chat(priority=2**70), "priority", "less than or equal to"),
+    "a priority beyond them below": (TEXT, text(priority=-(2**70)), "priority", "greater than or equal to"),
     "two endings": (CHAT, chat(continue_final_message=True), "continue_final_message", "add_generation_prompt"),
     "an array": (CHAT, [1], None, "object"),
 }  # fmt: skip
@@ -90,6 +93,21 @@ def test_bad_input_is_named(server, case):
     if param is not None:
         assert error["param"] == param
     assert re.search(message, error["message"]), error["message"]
+
+
+HUGE = 2**70
+INTEGERS = dict.fromkeys(
+    ("seed", "top_k", "n", "min_tokens", "max_tokens", "logprobs", "prompt_logprobs", "priority"), HUGE
+) | {"stop_token_ids": [HUGE], "allowed_token_ids": [HUGE], "logit_bias": {str(HUGE): 1}, "prompt": [HUGE]}
+
+
+@pytest.mark.parametrize("name", INTEGERS)
+@pytest.mark.parametrize("sign", [1, -1])
+def test_an_integer_beyond_64_bits_is_an_error_of_the_client_and_leaves_nothing_open(server, name, sign):
+    value = INTEGERS[name]
+    body = text(**{name: sign * value if isinstance(value, int) else value})
+    assert 200 <= server.post(TEXT, body).status_code < 500
+    server.wait_until(lambda: server.get("/load").json() == {"server_load": 0})
 
 
 UNSUPPORTED_IN_CHAT = {
@@ -157,6 +175,7 @@ def test_the_openai_client_raises_its_own_errors(server):
 
 def test_unknown_routes_and_methods(server):
     assert "/v1/chat/completions" in error_of(server.get("/v1/nothing"), 404)["message"]
+    assert "/metrics is not supported yet" in error_of(server.get("/metrics"), 404)["message"]
     response = server.get(CHAT)
     assert error_of(response, 405)["code"] == "method_not_allowed"
     assert response.headers["allow"] == "POST"

@@ -1,6 +1,7 @@
 """`headrace bench`: how fast the engine is here, without HTTP, on prompts of random tokens."""
 
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +11,7 @@ import typer
 from headrace.cli.engine_environment import prepare_this_process
 from headrace.cli.engine_options import engine_config, with_engine_options
 from headrace.core.config import EMBEDDED_MODEL
+from headrace.core.errors import HeadraceError
 
 Model = Annotated[str | None, typer.Argument(help="A directory, a .gguf file or a Hugging Face id.")]
 InputLength = Annotated[int, typer.Option("--input-len", help="Tokens in each prompt.", min=1)]
@@ -62,6 +64,8 @@ def _bench(
     output_len: int,
     json_file: Path | None,
 ) -> None:
+    if json_file is not None:
+        _check_writable(json_file)
     prepare_this_process()
     from headrace import LLM
     from headrace.cli.bench_engine import Load, as_table, measure
@@ -73,3 +77,14 @@ def _bench(
     if json_file is not None:
         report = {"benchmark": name, "model": model or EMBEDDED_MODEL, "load": asdict(load), "figures": figures}
         json_file.write_text(json.dumps(report, indent=2) + "\n")
+
+
+def _check_writable(path: Path) -> None:
+    """Before the run, which may take long."""
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise HeadraceError(
+            f"--json is {path}, which cannot be written",
+            rule="It is a file in a directory that exists and may be written to",
+            fix=f"Make {path.parent}, or name another file",
+            param="json",
+        )

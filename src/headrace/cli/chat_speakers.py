@@ -1,13 +1,14 @@
 """Who answers in `headrace chat`: a server that speaks OpenAI's API, or a model in this process."""
 
 import asyncio
+import contextlib
 import http.client
 import json
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 
@@ -17,7 +18,9 @@ from headrace.core.config import EngineConfig
 from headrace.core.errors import ErrorKind, HeadraceError
 from headrace.core.sampling_params import RequestOutputKind, SamplingParams
 
-CONNECT_TIMEOUT_SECONDS = 600.0
+CONNECT_TIMEOUT_SECONDS = 10.0
+READ_TIMEOUT_SECONDS = 600.0
+"""A long prompt on a slow machine takes minutes to its first token."""
 Write = Callable[[str], None]
 
 
@@ -38,12 +41,10 @@ class RemoteModel:
     """A server at a URL, with or without /v1. Raises `HeadraceError` when it cannot be reached or refuses."""
 
     def __init__(self, url: str, model: str | None, api_key: str | None, answering: Answering) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise HeadraceError(f"{url!r} is not a server's address", fix="Use for example http://127.0.0.1:8000")
+        parts, host, port = _address(url)
         self._url = url
         self._https = parts.scheme == "https"
-        self._address = (parts.hostname, parts.port)
+        self._address = (host, port)
         self._base = f"{parts.path.rstrip('/').removesuffix('/v1')}/v1"
         self._headers = {"Content-Type": "application/json"} | (
             {"Authorization": f"Bearer {api_key}"} if api_key else {}
@@ -55,34 +56,81 @@ class RemoteModel:
         """See `Speaker`."""
         body = {"model": self._model, "messages": messages, "stream": True, **self._answering.given()}
         with closing(self._connection()) as connection:
-            for event in _events(self._request(connection, "POST", "/chat/completions", json.dumps(body))):
+            for event in self._events(self._request(connection, "POST", "/chat/completions", json.dumps(body))):
                 for choice in event.get("choices", ()):
                     write(choice["delta"].get("content") or "")
 
     def _first_model(self) -> str:
         with closing(self._connection()) as connection:
-            models = json.loads(self._request(connection, "GET", "/models").read())["data"]
-        return str(models[0]["id"])
+            answer = self._request(connection, "GET", "/models")
+            with self._reading():
+                raw = answer.read()
+        try:
+            return str(json.loads(raw)["data"][0]["id"])
+        except (ValueError, KeyError, IndexError, TypeError):
+            raise HeadraceError(
+                f"{self._url} does not name a model: it answered {raw[:80]!r} for {self._base}/models",
+                rule="A server that speaks OpenAI's API lists its models there",
+                fix="Check the address, or name the model: headrace chat MODEL --url URL",
+            ) from None
 
     def _connection(self) -> http.client.HTTPConnection:
         host, port = self._address
         kind = http.client.HTTPSConnection if self._https else http.client.HTTPConnection
         return kind(host, port, timeout=CONNECT_TIMEOUT_SECONDS)
 
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
+        """A connection that breaks is an error, never the end of an answer."""
+        try:
+            yield
+        except (OSError, http.client.HTTPException) as error:
+            raise self._cut_short(f": {error}") from error
+
+    def _cut_short(self, why: str = "") -> HeadraceError:
+        return HeadraceError(
+            f"The connection to {self._url} ended in mid-answer{why}", fix="Ask again", kind=ErrorKind.UNAVAILABLE
+        )
+
+    def _events(self, response: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
+        while True:
+            with self._reading():
+                line = response.readline()
+            if not line:
+                raise self._cut_short()
+            if not line.startswith(b"data:"):
+                continue
+            data = line.removeprefix(b"data:").strip()
+            if data == b"[DONE]":
+                return
+            yield self._event(data)
+
+    def _event(self, data: bytes) -> dict[str, Any]:
+        try:
+            event = json.loads(data)
+        except ValueError:
+            raise self._cut_short(f": its last words were {data[-80:]!r}") from None
+        if "error" in event:
+            raise _refused(ErrorKind.INTERNAL.value, data)
+        return dict(event)
+
     def _request(
         self, connection: http.client.HTTPConnection, method: str, path: str, body: str | None = None
     ) -> http.client.HTTPResponse:
         try:
+            connection.connect()
+            connection.sock.settimeout(READ_TIMEOUT_SECONDS)
             connection.request(method, self._base + path, body, self._headers)
             response = connection.getresponse()
-        except OSError as error:
+        except (OSError, http.client.HTTPException, UnicodeError) as error:
             raise HeadraceError(
                 f"There is no answer from {self._url}: {error}",
                 fix="Start a server with `headrace serve`, or check the address",
                 kind=ErrorKind.UNAVAILABLE,
             ) from error
         if response.status != 200:
-            raise _refused(response.status, response.read())
+            with self._reading():
+                raise _refused(response.status, response.read())
         return response
 
 
@@ -124,14 +172,15 @@ class LocalModel:
         self._llm.close()
 
 
-def _events(response: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
-    for line in response:
-        if not line.startswith(b"data: ") or line.strip() == b"data: [DONE]":
-            continue
-        event = json.loads(line[len(b"data: ") :])
-        if "error" in event:
-            raise _refused(ErrorKind.INTERNAL.value, line[len(b"data: ") :])
-        yield event
+def _address(url: str) -> tuple[SplitResult, str, int | None]:
+    """The parts of a server's address, its host and its port. Raises `HeadraceError` for what is none."""
+    try:
+        parts = urlsplit(url)
+        if parts.scheme in ("http", "https") and parts.hostname:
+            return parts, parts.hostname, parts.port
+    except ValueError:  # a port that is no number, or beyond 65535
+        pass
+    raise HeadraceError(f"{url!r} is not a server's address", fix="Use for example http://127.0.0.1:8000")
 
 
 def _refused(status: int, body: bytes) -> HeadraceError:

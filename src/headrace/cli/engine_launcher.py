@@ -19,7 +19,8 @@ from headrace.cli.model_text import find_model, load_model_text
 from headrace.core.config import EngineConfig
 from headrace.server.model_text import ModelText
 
-ENGINE_COMMAND = (sys.executable, "-m", "headrace.engine.process")
+ENGINE_COMMAND = (sys.executable, "-P", "-m", "headrace.engine.process")
+"""-P: without it, a numpy.py in the directory that the server was started in would be imported as numpy."""
 
 
 class EngineProcess:

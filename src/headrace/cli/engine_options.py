@@ -18,7 +18,7 @@ from headrace.core.errors import HeadraceError
 PANEL = "Engine"
 
 _HELP = {
-    "tokenizer": "Tokenizer directory or hub id, if not the model's own.",
+    "tokenizer": "A directory or .gguf file with another tokenizer than the model's own.",
     "revision": "Branch, tag or commit of a hub model.",
     "download_dir": "Where hub models are kept, if not in the Hugging Face cache.",
     "hf_token": "Token for gated hub models; by default HF_TOKEN or the login.",

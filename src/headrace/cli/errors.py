@@ -5,9 +5,21 @@ import sys
 import typer
 
 from headrace.core.config import EngineConfig
-from headrace.core.errors import HeadraceError
+from headrace.core.errors import HeadraceError, not_yet
 
 USER_ERROR, OTHER_ERROR, INTERRUPTED = 2, 1, 130
+
+_SERVER_FLAGS = {
+    "--api-key": "Leave it out and keep the server on 127.0.0.1, or put a proxy before it that asks for the key",
+    "--ssl-keyfile": "Leave it out, and put a proxy before the server that speaks TLS",
+    "--ssl-certfile": "Leave it out, and put a proxy before the server that speaks TLS",
+    "--root-path": "Leave it out, and let the proxy remove the prefix",
+    "--allowed-origins": "Leave it out, and let a proxy add the headers",
+    "--enable-auto-tool-choice": "Leave it out: tool calls are not built yet",
+    "--tool-call-parser": "Leave it out: tool calls are not built yet",
+    "--reasoning-parser": "Leave it out: reasoning stays in the answer's text",
+}
+"""vLLM's flags for a server that are known and not built yet -> what to do instead."""
 
 # typer does not name the classes of the parser that it builds on, which has moved between its versions.
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]
@@ -37,7 +49,9 @@ def report_usage(error: Exception) -> int:
 
 
 def _refusal(flag: str) -> HeadraceError | None:
-    """What the engine says of a flag that it knows by name; None if it does not."""
+    """The refusal of a flag that the server or the engine knows by name; None if neither does."""
+    if flag in _SERVER_FLAGS:
+        return not_yet(flag, _SERVER_FLAGS[flag])
     try:
         EngineConfig.from_kwargs(**{flag.strip("-").replace("-", "_"): True})
     except HeadraceError as error:

@@ -35,6 +35,8 @@ _REFUSED = {
     "enable_sleep_mode": "Use close() and a new LLM",
 }
 _IGNORED = ("disable_log_stats", "disable_log_requests", "use_v2_block_manager", "disable_custom_all_reduce")
+_TEXTS = ("model", "tokenizer", "revision", "download_dir", "hf_token", "served_model_name", "chat_template")
+_LEAVE_OUT = "Leave it out for the default"
 _NEUTRAL = {
     "kv_cache_dtype": "auto",
     "tokenizer_mode": "auto",
@@ -93,10 +95,15 @@ class EngineConfig:
             _at_least("max_model_len", self.max_model_len, 2)
         if self.block_size not in (8, 16, 32, 64, 128):
             raise HeadraceError(
-                f"block_size is {self.block_size}", rule="It must be 8, 16, 32, 64 or 128", param="block_size"
+                f"block_size is {self.block_size!r}",
+                rule="It must be 8, 16, 32, 64 or 128",
+                fix=_LEAVE_OUT,
+                param="block_size",
             )
         for name in ("enable_prefix_caching", "enable_chunked_prefill", "enforce_eager"):
             _choice(name, getattr(self, name), (True, False))
+        for name in _TEXTS:
+            _check_text(name, getattr(self, name))
         _at_least("seed", self.seed, None)
         _at_least("max_logprobs", self.max_logprobs, -1)
         _check_device(self.device)
@@ -177,20 +184,28 @@ def _choice(name: str, value: object, choices: tuple[str | bool, ...]) -> None:
             fix="Use quantization='int8' on the unquantized model; it is quantized while it loads",
             param=name,
         )
-    raise HeadraceError(f"{name} is {value!r}", rule=f"It must be one of {', '.join(map(str, choices))}", param=name)
+    raise HeadraceError(
+        f"{name} is {value!r}", rule=f"It must be one of {', '.join(map(str, choices))}", fix=_LEAVE_OUT, param=name
+    )
 
 
 def _positive(name: str, value: object) -> None:
     if value is None or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
         return
-    raise HeadraceError(f"{name} is {value!r}", rule="It must be a positive integer", param=name)
+    raise HeadraceError(f"{name} is {value!r}", rule="It must be a positive integer", fix=_LEAVE_OUT, param=name)
 
 
 def _at_least(name: str, value: object, low: int | None) -> None:
     if isinstance(value, int) and not isinstance(value, bool) and (low is None or value >= low):
         return
     rule = "It must be an integer" if low is None else f"It must be an integer of at least {low}"
-    raise HeadraceError(f"{name} is {value!r}", rule=rule, param=name)
+    raise HeadraceError(f"{name} is {value!r}", rule=rule, fix=_LEAVE_OUT, param=name)
+
+
+def _check_text(name: str, value: object) -> None:
+    if (isinstance(value, str) and value) or (value is None and name != "model"):
+        return
+    raise HeadraceError(f"{name} is {value!r}", rule="It must be a string that is not empty", param=name)
 
 
 def _check_device(device: object) -> None:

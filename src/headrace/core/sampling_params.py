@@ -14,6 +14,7 @@ from headrace.core.errors import HeadraceError
 
 GREEDY_EPSILON = 1e-5
 MIN_TEMPERATURE = 0.01
+_LEAVE_OUT = "Leave it out for the default"
 MAX_TEMPERATURE = 1e4
 MIN_TOP_P = 1e-6
 MAX_COUNT = 2**31 - 1
@@ -242,7 +243,9 @@ def _integer(name: str, value: object, low: int, high: int | None, *, fix: str =
     if isinstance(value, int) and not isinstance(value, bool) and value >= low and (high is None or value <= high):
         return
     bounds = f"of at least {low}" if high in (None, MAX_COUNT) else f"between {low} and {high}"
-    raise HeadraceError(f"{name} is {value!r}", rule=f"It must be an integer {bounds}", fix=fix, param=name)
+    raise HeadraceError(
+        f"{name} is {value!r}", rule=f"It must be an integer {bounds}", fix=fix or _LEAVE_OUT, param=name
+    )
 
 
 def _number(name: str, value: object, low: float, high: float, *, fix: str = "") -> None:
@@ -252,7 +255,9 @@ def _number(name: str, value: object, low: float, high: float, *, fix: str = "")
     bound = f"{low:g} or greater" if math.isfinite(low) else "of any size"
     if math.isfinite(high):
         bound = f"between {low:g} and {high:g}" if low < high else f"{low:g}"
-    raise HeadraceError(f"{name} is {value!r}", rule=f"It must be a finite number, {bound}", fix=fix, param=name)
+    raise HeadraceError(
+        f"{name} is {value!r}", rule=f"It must be a finite number, {bound}", fix=fix or _LEAVE_OUT, param=name
+    )
 
 
 def _strings(name: str, values: object) -> None:
@@ -260,7 +265,7 @@ def _strings(name: str, values: object) -> None:
         raise HeadraceError(
             f"{name} is {values!r}",
             rule="It must be a string or a list of strings, none of them empty",
-            fix="Remove the empty string",
+            fix="Use a string that is not empty, or leave it out",
             param=name,
         )
 
@@ -268,7 +273,9 @@ def _strings(name: str, values: object) -> None:
 def _token_ids(name: str, values: object) -> None:
     good = isinstance(values, list) and all(isinstance(v, int) and not isinstance(v, bool) and v >= 0 for v in values)
     if not good:
-        raise HeadraceError(f"{name} is {values!r}", rule="It must be a list of token ids, integers from 0", param=name)
+        raise HeadraceError(
+            f"{name} is {values!r}", rule="It must be a list of token ids, integers from 0", fix=_LEAVE_OUT, param=name
+        )
 
 
 def _allowed_token_ids(ids: list[int] | None) -> None:
@@ -285,7 +292,9 @@ def _allowed_token_ids(ids: list[int] | None) -> None:
 def _logit_bias(bias: object) -> dict[int, float]:
     """Token ids may come as strings (JSON keys); values are clamped to OpenAI's range of -100 to 100."""
     if not isinstance(bias, dict):
-        raise HeadraceError(f"logit_bias is {bias!r}", rule="It must map token ids to numbers", param="logit_bias")
+        raise HeadraceError(
+            f"logit_bias is {bias!r}", rule="It must map token ids to numbers", fix=_LEAVE_OUT, param="logit_bias"
+        )
     clean = {}
     for key, value in bias.items():
         _number(f"logit_bias[{key}]", value, -math.inf, math.inf)

@@ -15,7 +15,7 @@ from headrace.core.sampling_params import SamplingParams
 from headrace.engine.build import LoadedEngine, load_engine
 from headrace.engine.frontend import Frontend
 from headrace.engine.loop import EngineLoop
-from headrace.engine.prompts import Prompt, parse_prompt
+from headrace.engine.prompts import Prompt, checked_params, parse_prompt
 from headrace.text.stream import RequestStream
 from headrace.text.tokenizer import Tokenizer
 from headrace.wire.messages import (
@@ -25,6 +25,7 @@ from headrace.wire.messages import (
     EngineFailed,
     Event,
     RequestFailed,
+    ResetPrefixCache,
     Shutdown,
     StepOutput,
 )
@@ -77,8 +78,9 @@ class AsyncLLM:
         self._use_loop(asyncio.get_running_loop())
         if request_id in self._open:
             raise HeadraceError(f"request_id {request_id!r} is in use", fix="Use another one", param="request_id")
-        message, stream = self._frontend.prepare(parse_prompt(prompt), sampling_params, request_id, priority)
-        loaded.engine.limits.check(message.prompt_token_ids, sampling_params)
+        parsed = self._frontend.tokenized(parse_prompt(prompt))
+        loaded.engine.limits.check(parsed.token_ids or [], checked_params(sampling_params))
+        message, stream = self._frontend.prepare(parsed, sampling_params, request_id, priority)
         items: asyncio.Queue[_Item] = asyncio.Queue()
         self._open[request_id], self._queues[id(stream)] = message, items
         self._frontend.open(message, stream)
@@ -103,6 +105,11 @@ class AsyncLLM:
             if stream is not None:
                 stream.abort()
                 self._deliver(stream)
+
+    async def reset_prefix_cache(self) -> None:
+        """Forget all cached prefixes before the next step."""
+        self._alive()
+        self._inbox.queue.put(ResetPrefixCache())
 
     def get_tokenizer(self) -> Tokenizer:
         """The model's tokenizer."""
@@ -174,7 +181,7 @@ class AsyncLLM:
                 self._deliver(stream)
         elif isinstance(event, RequestFailed):
             self._refuse(event)
-        elif self._failure is not None:
+        elif isinstance(event, EngineFailed) and self._failure is not None:
             self._fail_all(self._failure)
 
     def _refuse(self, event: RequestFailed) -> None:

@@ -142,6 +142,14 @@ class BeamSearch:
             )
 
 
+def checked_beam_params(params: object) -> BeamSearchParams:
+    """`params`, if it is what it should be."""
+    if isinstance(params, BeamSearchParams):
+        return params
+    rule = "It must be BeamSearchParams(beam_width=..., max_tokens=...)"
+    raise HeadraceError(f"params is {params!r}", rule=rule, fix="Make one", param="params")
+
+
 def run_searches(engine: Engine, searches: Sequence[BeamSearch]) -> None:
     """Run searches to their ends, as many side by side as the cache holds."""
     waiting = list(searches)

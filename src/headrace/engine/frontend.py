@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from headrace.core.sampling_params import SamplingParams
 from headrace.engine.prompts import ParsedPrompt
@@ -36,19 +37,19 @@ class Frontend:
     def prepare(
         self, prompt: ParsedPrompt, params: SamplingParams, request_id: str, priority: int = 0
     ) -> tuple[AddRequest, RequestStream]:
-        """The engine's message for a prompt, and the stream that its output will go to."""
-        token_ids = self.token_ids(prompt)
+        """The engine's message for a prompt that the limits accept, and the stream that its output will go to."""
+        token_ids = self.tokenized(prompt).token_ids or []
         words = bad_words_token_ids(self._tokenizer, params.bad_words) if params.bad_words and self._tokenizer else []
         uids = [self.next_uid() for _ in range(params.n)]
-        message = AddRequest(uids, token_ids, params, self._eos_token_ids, words, priority)
+        message = AddRequest(uids, token_ids, params, self._eos_token_ids, words, priority, prompt.cache_salt)
         return message, RequestStream(request_id, prompt.text, token_ids, params, self._tokenizer, time.monotonic())
 
-    def token_ids(self, prompt: ParsedPrompt) -> list[int]:
-        """The prompt's token ids, made from its text where it has none."""
+    def tokenized(self, prompt: ParsedPrompt) -> ParsedPrompt:
+        """The prompt with token ids, made from its text where it has none."""
         if prompt.token_ids is not None:
-            return prompt.token_ids
+            return prompt
         assert self._tokenizer is not None and prompt.text is not None
-        return self._tokenizer.encode(prompt.text)
+        return replace(prompt, token_ids=self._tokenizer.encode(prompt.text))
 
     def open(self, message: AddRequest, stream: RequestStream) -> None:
         """From now on the sequences' tokens go to this stream."""

@@ -8,11 +8,11 @@ from headrace.core.config import EMBEDDED_MODEL, EngineConfig
 from headrace.core.errors import HeadraceError, not_yet
 from headrace.core.outputs import BeamSearchOutput, BeamSearchSequence, RequestOutput
 from headrace.core.sampling_params import BeamSearchParams, SamplingParams
-from headrace.engine.beam import Beam, BeamSearch, run_searches
+from headrace.engine.beam import Beam, BeamSearch, checked_beam_params, run_searches
 from headrace.engine.build import LoadedEngine, load_engine
 from headrace.engine.frontend import Frontend
 from headrace.engine.progress import GenerationProgress
-from headrace.engine.prompts import ParsedPrompt, Prompt, parse_prompts, per_prompt
+from headrace.engine.prompts import ParsedPrompt, Prompt, checked_params, parse_prompts, per_prompt
 from headrace.text.stream import RequestStream
 from headrace.text.tokenizer import Tokenizer
 from headrace.wire.messages import AddRequest, EngineStats
@@ -80,10 +80,13 @@ class LLM:
         chat_template_kwargs: Mapping[str, object] | None = None,
     ) -> list[RequestOutput]:
         """Answer one conversation, or each of a list of them, through the model's chat template."""
+        tokenizer = self.get_tokenizer()
+        if isinstance(messages, Mapping):
+            raise HeadraceError("messages is one message", rule="A conversation is a list", fix="Put it into a list")
         single = bool(messages) and isinstance(messages[0], Mapping)
         conversations = [messages] if single or not messages else messages
         rendered = [
-            self.get_tokenizer().apply_chat_template(
+            tokenizer.apply_chat_template(
                 conversation,
                 add_generation_prompt=add_generation_prompt,
                 continue_final_message=continue_final_message,
@@ -93,15 +96,18 @@ class LLM:
             )
             for conversation in conversations
         ]
-        encode = self.get_tokenizer().encode
-        prompts = [{"prompt": text, "prompt_token_ids": encode(text, add_special_tokens=False)} for text in rendered]
+        prompts = [
+            {"prompt": text, "prompt_token_ids": tokenizer.encode(text, add_special_tokens=False)} for text in rendered
+        ]
         return self.generate(prompts, sampling_params, use_tqdm=use_tqdm)
 
     def beam_search(self, prompts: Prompt | Sequence[Prompt], params: BeamSearchParams) -> list[BeamSearchOutput]:
         """The `beam_width` best continuations of each prompt, best first."""
         engine, eos = self._open.engine, self._open.eos_token_ids
-        token_ids = [self._frontend.token_ids(prompt) for prompt in parse_prompts(prompts)]
-        searches = [BeamSearch(engine, ids, params, eos, self._frontend.next_uid) for ids in token_ids]
+        token_ids = [self._frontend.tokenized(prompt).token_ids or [] for prompt in parse_prompts(prompts)]
+        searches = [
+            BeamSearch(engine, ids, checked_beam_params(params), eos, self._frontend.next_uid) for ids in token_ids
+        ]
         run_searches(engine, searches)
         return [self._beam_output(search.beams, params) for search in searches]
 
@@ -139,9 +145,19 @@ class LLM:
 
     def encode(self, *_: object, **__: object) -> NoReturn:
         """Refused: pooling models are not built yet."""
-        raise not_yet("LLM.encode", "Use generate, or prompt_logprobs for token scores")
+        raise _no_pooling("encode")
 
-    score = embed = classify = encode
+    def embed(self, *_: object, **__: object) -> NoReturn:
+        """Refused: pooling models are not built yet."""
+        raise _no_pooling("embed")
+
+    def score(self, *_: object, **__: object) -> NoReturn:
+        """Refused: pooling models are not built yet."""
+        raise _no_pooling("score")
+
+    def classify(self, *_: object, **__: object) -> NoReturn:
+        """Refused: pooling models are not built yet."""
+        raise _no_pooling("classify")
 
     @property
     def _open(self) -> LoadedEngine:
@@ -150,15 +166,13 @@ class LLM:
         return self._loaded
 
     def _prepare(self, prompt: ParsedPrompt, params: object, priority: int) -> tuple[AddRequest, RequestStream]:
-        token_ids = self._frontend.token_ids(prompt)
-        if params is None:
-            params = self._default_params(len(token_ids))
-        if not isinstance(params, SamplingParams):
-            rule = "It must be a SamplingParams, or a list with one for each prompt"
-            raise HeadraceError(f"sampling_params is {params!r}", rule=rule, param="sampling_params")
-        self._open.engine.limits.check(token_ids, params)
+        limits = self._open.engine.limits
+        prompt = self._frontend.tokenized(prompt)
+        token_ids = prompt.token_ids or []
+        checked = self._default_params(len(token_ids)) if params is None else checked_params(params)
+        limits.check(token_ids, checked)
         self._requests += 1
-        return self._frontend.prepare(ParsedPrompt(prompt.text, token_ids), params, str(self._requests - 1), priority)
+        return self._frontend.prepare(prompt, checked, str(self._requests - 1), priority)
 
     def _default_params(self, num_prompt_tokens: int) -> SamplingParams:
         """The model's defaults, its longest answer cut to what the context has left."""
@@ -196,3 +210,7 @@ class LLM:
             reason = "stop" if beam.finished else "length"
             sequences.append(BeamSearchSequence(beam.tokens, beam.cum_logprob, text, reason, None, beam.logprobs))
         return BeamSearchOutput(sequences)
+
+
+def _no_pooling(name: str) -> HeadraceError:
+    return not_yet(f"LLM.{name}", "Use generate; prompt_logprobs scores the tokens of a prompt")

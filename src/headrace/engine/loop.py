@@ -4,6 +4,7 @@ One request's failure fails that request alone; a failed step fails every reques
 is known any more.
 """
 
+import time
 import traceback
 from collections.abc import Callable
 from typing import Protocol
@@ -21,6 +22,8 @@ from headrace.wire.messages import (
     Shutdown,
 )
 
+STATS_SECONDS = 0.5
+
 
 class Inbox(Protocol):
     """Where commands come from."""
@@ -37,6 +40,7 @@ class EngineLoop:
         self._engine = engine
         self._inbox = inbox
         self._send = send
+        self._stats_sent = 0.0
 
     def run(self) -> bool:
         """Until a `Shutdown` comes (True), or a step fails (False; `EngineFailed` is then the last event)."""
@@ -46,12 +50,20 @@ class EngineLoop:
                     output = self._engine.step()
                     if output is not None and output.uids:
                         self._send(output)
+                    self._tell_stats()
         except Exception as error:
             traceback.print_exc()
             what = f"A step of the engine failed with {type(error).__name__}: {error}"
             self._send(EngineFailed(what, fix="Restart it; the traceback above says where it failed"))
             return False
         return True
+
+    def _tell_stats(self) -> None:
+        """Send the counters now and then, and when there is nothing left to do."""
+        now = time.monotonic()
+        if now - self._stats_sent >= STATS_SECONDS or not self._engine.has_work:
+            self._stats_sent = now
+            self._send(self._engine.stats())
 
     def _obey(self, commands: list[Command]) -> bool:
         """Carry out commands; False once one of them says to stop."""

@@ -4,11 +4,13 @@ It reads its `EngineConfig` as one line of JSON from standard input and then ser
 sends events to the other. It ends when told to, when it fails, or when the other end of its standard input closes.
 """
 
+import contextlib
 import importlib
 import os
 import signal
 import sys
 import threading
+import traceback
 
 import msgspec
 
@@ -37,7 +39,7 @@ class _ChannelInbox:
 def main() -> int:
     """Serve until told to stop; the exit status is 0 only then. Torch is imported while the model is looked for."""
     channel = WorkerChannel(*sys.argv[1:3])
-    threading.Thread(target=importlib.import_module, args=("headrace.engine.build",), daemon=True).start()
+    threading.Thread(target=_import_early, daemon=True).start()
     config = msgspec.json.decode(sys.stdin.buffer.readline(), type=EngineConfig)
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     watch_parent(lambda: os._exit(0))
@@ -47,15 +49,24 @@ def main() -> int:
         channel.close()
 
 
-def _serve(config: EngineConfig, channel: WorkerChannel) -> int:
-    from headrace.engine.build import load_engine
-    from headrace.engine.loop import EngineLoop
+def _import_early() -> None:
+    with contextlib.suppress(Exception):  # `_serve` meets the same error, and tells it
+        importlib.import_module("headrace.engine.build")
 
+
+def _serve(config: EngineConfig, channel: WorkerChannel) -> int:
     try:
+        from headrace.engine.build import load_engine
+        from headrace.engine.loop import EngineLoop
+
         loaded = load_engine(config, with_tokenizer=False)
     except HeadraceError as error:
-        channel.send(EngineFailed(error.what, error.rule, error.fix))
+        channel.send(EngineFailed(error.what, error.rule, error.fix, error.param, error.kind.value))
         return 2
+    except Exception as error:
+        traceback.print_exc()
+        channel.send(EngineFailed(f"The engine could not start: {type(error).__name__}: {error}"))
+        return 1
     limits = loaded.engine.limits
     channel.send(Ready(limits.max_model_len, limits.vocab_size, list(loaded.report)))
     return 0 if EngineLoop(loaded.engine, _ChannelInbox(channel), channel.send).run() else 1

@@ -5,19 +5,22 @@ from dataclasses import dataclass
 from typing import TypeVar, Union
 
 from headrace.core.errors import HeadraceError
+from headrace.core.sampling_params import SamplingParams
 
 Prompt = Union[str, Sequence[int], Mapping[str, object]]  # noqa: UP007  (a runtime alias that reads in help())
 """Text, token ids, or vLLM's dicts: {"prompt": text} or {"prompt_token_ids": ids}."""
 
 P = TypeVar("P")
+_KEYS = {"prompt", "prompt_token_ids", "cache_salt"}
 
 
 @dataclass(frozen=True, slots=True)
 class ParsedPrompt:
-    """Text, or token ids, or (given both) the ids with their text."""
+    """Text, or token ids, or (given both) the ids with their text; prompts with different salts share no cache."""
 
     text: str | None
     token_ids: list[int] | None
+    cache_salt: str = ""
 
 
 def parse_prompts(prompts: object) -> list[ParsedPrompt]:
@@ -37,11 +40,11 @@ def parse_prompt(prompt: object) -> ParsedPrompt:
         return ParsedPrompt(prompt, None)
     if _is_ids(prompt):
         return ParsedPrompt(None, list(prompt))  # type: ignore[call-overload]  # _is_ids looked
-    if isinstance(prompt, Mapping):
-        text, ids = prompt.get("prompt"), _plain(prompt.get("prompt_token_ids"))
-        good = isinstance(text, str | None) and (ids is None or ids == [] or _is_ids(ids))
+    if isinstance(prompt, Mapping) and prompt.keys() <= _KEYS:
+        text, ids, salt = prompt.get("prompt"), _plain(prompt.get("prompt_token_ids")), prompt.get("cache_salt") or ""
+        good = isinstance(text, str | None) and (ids is None or ids == [] or _is_ids(ids)) and isinstance(salt, str)
         if good and not (text is None and ids is None):
-            return ParsedPrompt(text, None if ids is None else list(ids))  # type: ignore[call-overload]  # looked at
+            return ParsedPrompt(text, None if ids is None else list(ids), str(salt))  # type: ignore[call-overload]
     raise _wrong(prompt)
 
 
@@ -56,6 +59,18 @@ def per_prompt(name: str, value: P | Sequence[P], count: int) -> list[P]:
             param=name,
         )
     return list(value)
+
+
+def checked_params(params: object) -> SamplingParams:
+    """`params`, if it is what it should be."""
+    if isinstance(params, SamplingParams):
+        return params
+    raise HeadraceError(
+        f"sampling_params is {params!r}",
+        rule="It must be a SamplingParams, or a list with one for each prompt",
+        fix="Use SamplingParams(temperature=0, max_tokens=64), for example",
+        param="sampling_params",
+    )
 
 
 def _plain(value: object) -> object:
@@ -75,6 +90,7 @@ def _is_ids(value: object) -> bool:
 def _wrong(prompt: object) -> HeadraceError:
     return HeadraceError(
         f"The prompt is {str(prompt)[:80]!r} ({type(prompt).__name__})",
-        rule='A prompt is a string, a list of token ids, {"prompt": text} or {"prompt_token_ids": ids}',
+        rule='A prompt is a string, a list of token ids, {"prompt": text} or {"prompt_token_ids": ids}, '
+        "with a cache_salt if you like and no other key",
         param="prompts",
     )

@@ -34,22 +34,23 @@ def make_requests(
         )
         for index, uid in enumerate(message.uids)
     ]
-    _check_something_is_left(requests[0])
+    _check_something_is_left(requests[0], limits.vocab_size)
     return requests
 
 
-def _check_something_is_left(request: Request) -> None:
-    """Refuse a request all of whose allowed tokens are forbidden by its other parameters."""
+def _check_something_is_left(request: Request, vocab_size: int) -> None:
+    """Refuse a request all of whose tokens are forbidden by its parameters."""
     params = request.params
-    if params.allowed_token_ids is None:
-        return
     forbidden = {word[0] for word in request.bad_words_token_ids if len(word) == 1}
     if params.min_tokens > 0:
         forbidden |= request.stop_token_ids | request.eos_token_ids
-    if forbidden >= set(params.allowed_token_ids):
+    allowed = params.allowed_token_ids
+    left = vocab_size - len(forbidden) if allowed is None else len(set(allowed) - forbidden)
+    if left == 0:
+        named = "The whole vocabulary is allowed" if allowed is None else f"allowed_token_ids is {allowed}"
         raise HeadraceError(
-            f"allowed_token_ids is {params.allowed_token_ids}, and each of them is forbidden",
+            f"{named}, and each of them is forbidden",
             rule="bad_words forbids its words, and min_tokens the tokens that would end the answer before",
-            fix="Allow one more token, or lower min_tokens",
+            fix="Allow another token, or lower min_tokens",
             param="allowed_token_ids",
         )

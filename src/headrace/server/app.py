@@ -29,6 +29,14 @@ ROUTES: dict[str, tuple[str, Handler]] = {
 }
 """Path -> (method, handler); HEAD goes with GET."""
 
+NOT_BUILT = {
+    "/metrics": "/load tells how many sequences are open",
+    "/v1/responses": "Use /v1/chat/completions",
+    "/v1/embeddings": "The models that are served here generate text",
+    "/pooling": "The models that are served here generate text",
+}
+"""Path that other servers have -> what there is instead."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -59,6 +67,8 @@ def _handler(exchange: Exchange) -> Handler:
     method, handler = ROUTES.get(path, (None, None))
     if handler is None and path.startswith(f"{MODELS_PATH}/"):
         method, handler = "GET", show_model
+    if path in NOT_BUILT:
+        raise ApiError(f"{path} is not supported yet", fix=NOT_BUILT[path], kind=ErrorKind.NOT_FOUND)
     if method is None or handler is None:
         served = ", ".join(ROUTES)
         raise ApiError(f"There is nothing at {exchange.path}", fix=f"Served: {served}", kind=ErrorKind.NOT_FOUND)

@@ -37,7 +37,7 @@ async def templated_prompt(state: ServerState, body: ChatTemplateBody) -> Prompt
             messages,
             add_generation_prompt=body.add_generation_prompt,
             continue_final_message=body.continue_final_message,
-            **(body.chat_template_kwargs or {}),
+            chat_template_kwargs=body.chat_template_kwargs,
         )
         return Prompt(tokenizer.encode(text, add_special_tokens=body.add_special_tokens), text)
 

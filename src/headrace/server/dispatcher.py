@@ -42,13 +42,17 @@ class Dispatcher:
         return list(itertools.islice(self._uids, count))
 
     def submit(self, requests: Sequence[tuple[AddRequest, RequestStream]]) -> Submission:
-        """Send requests that are answered together."""
+        """Send requests that are answered together. If one cannot be sent, those before it are given up."""
         submission = Submission([stream for _, stream in requests], self.abort)
-        for position, (add, stream) in enumerate(requests):
-            for number, uid in enumerate(add.uids):
-                self._routes[uid] = _Route(submission, stream, position, number)
-                submission.uids.add(uid)
-            self._send(add)
+        try:
+            for position, (add, stream) in enumerate(requests):
+                self._send(add)
+                for number, uid in enumerate(add.uids):
+                    self._routes[uid] = _Route(submission, stream, position, number)
+                    submission.uids.add(uid)
+        except BaseException:
+            submission.abort()
+            raise
         return submission
 
     def abort(self, uids: Sequence[int]) -> None:

@@ -1,7 +1,11 @@
 """The server's side of the engine process. It owns the truth about the engine: starting, ready, failed or stopping."""
 
 import asyncio
-from collections.abc import Sequence
+import contextlib
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, InvalidStateError
+from typing import TypeVar
 
 from headrace.core.errors import ErrorKind, HeadraceError
 from headrace.server.dispatcher import Dispatcher
@@ -22,6 +26,8 @@ from headrace.wire.messages import (
     StepOutput,
 )
 
+T = TypeVar("T")
+
 LAST_WORD_SECONDS = 0.2
 """How long an engine's own reason for ending may take to arrive after the process is gone."""
 
@@ -37,6 +43,8 @@ class EngineClient:
         self._ready: Ready | None = None
         self._stopping = False
         self._settled = asyncio.Event()
+        self.loading = False
+        """Whether `load` runs, which may be long after the server has been stopped."""
         self.failure: HeadraceError | None = None
         self.stats = EngineStats()
 
@@ -50,7 +58,8 @@ class EngineClient:
 
         self._launcher.start(self._channel.commands_address, self._channel.events_address, on_exit)
         try:
-            self._text = await asyncio.to_thread(self._launcher.load)
+            self.loading = True
+            self._text = await _on_daemon_thread(self._load)
         except HeadraceError as error:
             self._fail(error)
         else:
@@ -121,14 +130,20 @@ class EngineClient:
 
     def refusal(self) -> HeadraceError:
         """The 503 that says why requests cannot be taken now."""
-        if self.failure is not None:
-            return self.failure
+        if (failure := self.failure) is not None:  # whoever's fault it was, it is not this request's
+            return HeadraceError(failure.what, rule=failure.rule, fix=failure.fix, kind=ErrorKind.UNAVAILABLE)
         if self._stopping:
             return stopping()
         if self._settled.is_set():
             return unavailable("The engine has stopped", "Try again", retry_after_seconds=1)
         fix = "Try again in a moment; /ready tells when"
         return unavailable("The model is still loading", fix, retry_after_seconds=2)
+
+    def _load(self) -> ModelText:
+        try:
+            return self._launcher.load()
+        finally:
+            self.loading = False
 
     def _on_event(self, event: Event) -> None:
         match event:
@@ -143,7 +158,8 @@ class EngineClient:
                 self._channel.remove_directory()  # both ends are connected, and no one else can be from now on
                 self._settle()
             case EngineFailed():
-                self._fail(HeadraceError(event.what, rule=event.rule, fix=event.fix, kind=ErrorKind.UNAVAILABLE))
+                kind = ErrorKind(event.status)
+                self._fail(HeadraceError(event.what, rule=event.rule, fix=event.fix, param=event.param, kind=kind))
 
     def _on_exit(self, reason: str) -> None:
         """The process may have sent its own reason just before it ended: that is on its way, and tells more."""
@@ -156,12 +172,27 @@ class EngineClient:
         """The engine is lost. The first error stays: the process ends after it has said why."""
         if self.failure is None:
             self.failure = error
-        self.fail_open_requests(self.failure)
+        self.fail_open_requests(self.refusal())
         self._settled.set()
 
     def _settle(self) -> None:
         if self._text is not None and self._ready is not None:
             self._settled.set()
+
+
+async def _on_daemon_thread(work: Callable[[], T]) -> T:
+    """What `work` returns. Unlike a pool's thread, this one does not keep the process alive: a download may take hours."""
+    future: Future[T] = Future()
+
+    def run() -> None:
+        with contextlib.suppress(InvalidStateError):  # cancelled meanwhile: nobody asks any more
+            try:
+                future.set_result(work())
+            except Exception as error:
+                future.set_exception(error)
+
+    threading.Thread(target=run, name="headrace-load", daemon=True).start()
+    return await asyncio.wrap_future(future)
 
 
 def stopping() -> ApiError:

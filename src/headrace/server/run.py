@@ -23,6 +23,13 @@ _FORCED_EXIT_CODE = 130
 
 def listen(host: str, port: int) -> socket.socket:
     """A bound socket. Raises `HeadraceError` if the address cannot be had; port 0 takes any free one."""
+    if not host:
+        raise HeadraceError(
+            f"The host is {host!r}",
+            rule="It is the address to listen on",
+            fix="Use 127.0.0.1 for this machine only, 0.0.0.0 for every interface",
+            param="host",
+        )
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -48,7 +55,17 @@ async def serve(
     The first SIGINT or SIGTERM stops accepting and gives open requests `shutdown_timeout_seconds`; a second one ends
     the process at once.
     """
-    server = _Server(state, shutdown_timeout_seconds, log_level)
+    try:
+        server = _Server(state, shutdown_timeout_seconds, log_level)
+        await _load_and_serve(server, state, listener, on_ready)
+    finally:
+        await state.client.stop()
+        state.threads.shutdown(wait=False, cancel_futures=True)
+
+
+async def _load_and_serve(
+    server: "_Server", state: ServerState, listener: socket.socket, on_ready: Callable[[], None]
+) -> None:
     http = asyncio.create_task(server.serve(sockets=[listener]))
     start = asyncio.create_task(state.client.start())
     try:
@@ -61,8 +78,6 @@ async def serve(
         start.cancel()
         server.should_exit = True
         await asyncio.wait((http,))
-        await state.client.stop()
-        state.threads.shutdown(wait=False, cancel_futures=True)
 
 
 class _Server(uvicorn.Server):

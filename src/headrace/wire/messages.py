@@ -106,11 +106,13 @@ class EngineStats(msgspec.Struct, tag="stats", array_like=True):
 
 
 class EngineFailed(msgspec.Struct, tag="engine_failed", array_like=True):
-    """The engine cannot go on, or could not start; the process exits after this."""
+    """The engine cannot go on, or could not start; the process exits after this. Fields as in `RequestFailed`."""
 
     what: str
     rule: str = ""
     fix: str = ""
+    param: str | None = None
+    status: int = 500
 
 
 Event = Ready | StepOutput | RequestFailed | EngineStats | EngineFailed

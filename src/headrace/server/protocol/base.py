@@ -9,6 +9,9 @@ from headrace.core.errors import HeadraceError
 from headrace.server.errors import ApiError, from_validation
 
 
+MAX_INT64 = 2**63 - 1
+
+
 class Body(BaseModel):
     """A request body. A field that is not declared is refused by name; JSON types are not converted."""
 
@@ -121,7 +124,7 @@ class SamplingBody(Body):
     bad_words: list[str] | None = None
     allowed_token_ids: list[int] | None = None
     prompt_logprobs: int | None = None
-    priority: int = 0
+    priority: int = Field(default=0, ge=-MAX_INT64 - 1, le=MAX_INT64)
     cache_salt: str | None = None
     return_token_ids: bool | None = None
     return_tokens_as_token_ids: bool | None = None

@@ -8,14 +8,6 @@ from headrace.core.errors import HeadraceError
 from headrace.server.protocol.base import Body, Harmless, SamplingBody, Unsupported, unsupported
 
 TEXT_PARTS = ("text", "input_text", "output_text", "refusal")
-TEMPLATE_ARGUMENTS = (
-    "messages",
-    "tools",
-    "tokenize",
-    "chat_template",
-    "add_generation_prompt",
-    "continue_final_message",
-)
 
 
 class ContentPart(Body):
@@ -88,18 +80,6 @@ class ChatTemplateBody(Body):
                 rule="The prompt ends either inside the last message or before a new one",
                 fix="Set add_generation_prompt to false",
                 param="continue_final_message",
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _template_kwargs_are_free(self) -> Self:
-        taken = [name for name in TEMPLATE_ARGUMENTS if name in (self.chat_template_kwargs or {})]
-        if taken:
-            raise HeadraceError(
-                f"chat_template_kwargs names {taken[0]}",
-                rule=f"{', '.join(TEMPLATE_ARGUMENTS)} are not variables of a template",
-                fix=f"Leave out {taken[0]}",
-                param="chat_template_kwargs",
             )
         return self
 
