@@ -7,10 +7,11 @@ import signal
 import socket
 import subprocess
 import sys
-import urllib.request
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from openai import AsyncOpenAI, OpenAI
 
@@ -18,6 +19,7 @@ ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
 IN_PROCESS = sorted(path.name for path in EXAMPLES.glob("*.py") if path.name != "openai_client.py")
 DEADLINE = 120
+MODEL = "smollm2-135m-instruct"
 MESSAGES = [{"role": "user", "content": "What is the capital of France?"}]
 
 
@@ -32,6 +34,14 @@ def run(path: Path, **environment: str) -> str:
     )
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
+
+
+def wait_for_load(url: str, count: int) -> None:
+    """Until the server counts so many open sequences."""
+    deadline = time.monotonic() + 10
+    while (load := httpx.get(f"{url}/load").json()["server_load"]) != count:
+        assert time.monotonic() < deadline, f"the server still counts {load} sequences"
+        time.sleep(0.01)
 
 
 @pytest.mark.usefixtures("smollm2_gguf")
@@ -110,15 +120,39 @@ def test_echo_logprobs_and_n_together(url: str) -> None:
 
 def test_a_broken_connection_frees_its_sequence(url: str) -> None:
     host, port = re.fullmatch(r"http://(.+):(\d+)", url).groups()
-    body = json.dumps({"model": "smollm2-135m-instruct", "prompt": "Once", "max_tokens": 900, "ignore_eos": True})
+    body = json.dumps({"model": MODEL, "prompt": "Once", "max_tokens": 900, "ignore_eos": True})
     head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
     with socket.create_connection((host, int(port))) as connection:
         connection.sendall(f"{head}\r\n\r\n{body}".encode())
-    for _ in range(200):
-        with urllib.request.urlopen(f"{url}/load") as answer:
-            if json.load(answer)["server_load"] == 0:
-                return
-    pytest.fail("the request is still counted")
+        wait_for_load(url, 1)
+    wait_for_load(url, 0)
+
+
+NASTY = {
+    "one allowed token that ends, and a minimum": {"allowed_token_ids": [2], "min_tokens": 2},
+    "every token stops, and a minimum": {"stop_token_ids": list(range(49_152)), "min_tokens": 4},
+    "next to no probability": {"top_p": 1e-10},
+    "a penalty that overflows": {"repetition_penalty": 1e-40},
+    "a penalty that overflows the other way": {"repetition_penalty": 1e38},
+    "a cold that overflows": {"temperature": 1e-40},
+    "more than any vocabulary": {"top_k": 10**30},
+    "a priority beyond 64 bits": {"priority": 2**70},
+    "a seed beyond 64 bits": {"seed": 2**70},
+    "everything unlikely": {"logit_bias": {str(token): -100 for token in range(49_152)}},
+    "a template's self": {"chat_template_kwargs": {"self": 1}},
+}
+
+
+@pytest.mark.parametrize("name", NASTY)
+def test_a_nasty_request_hurts_nobody_else(url: str, name: str) -> None:
+    nasty = {"temperature": 1, "max_tokens": 8, **NASTY[name], "model": MODEL, "messages": MESSAGES}
+    response = httpx.post(f"{url}/v1/chat/completions", json=nasty, timeout=DEADLINE)
+    assert 200 <= response.status_code < 500, response.text
+    wait_for_load(url, 0)
+    assert httpx.get(f"{url}/health").status_code == 200
+    normal = {"model": MODEL, "messages": MESSAGES, "temperature": 0, "max_tokens": 20}
+    answer = httpx.post(f"{url}/v1/chat/completions", json=normal, timeout=DEADLINE).json()
+    assert answer["choices"][0]["message"]["content"] == "The capital of France is Paris."
 
 
 def test_the_client_example(url: str) -> None:

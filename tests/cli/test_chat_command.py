@@ -127,10 +127,11 @@ EVENT = b'data: {"choices": [{"delta": {"content": "Half an"}}]}\n\n'
     [
         OK + b"\r\n" + EVENT,
         OK + b"\r\n" + EVENT + b'data: {"choi',
+        OK + b"\r\n" + EVENT + b"data: 5\n\n",
         OK + b"Content-Length: 9000\r\n\r\n" + EVENT,
         OK + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\nff\r\nda" % (len(EVENT), EVENT),
     ],
-    ids=["closed", "in mid-event", "shorter than said", "in mid-chunk"],
+    ids=["closed", "in mid-event", "no object", "shorter than said", "in mid-chunk"],
 )
 def test_a_connection_that_breaks_is_no_end_of_an_answer(monkeypatch, capsys, answer):
     with serving(answer) as url:

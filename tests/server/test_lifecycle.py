@@ -1,12 +1,17 @@
 """Loading, clients that leave, an engine that dies, and stopping."""
 
+import array
+import fcntl
 import json
+import termios
 import threading
 import time
 
 import httpx
 import openai
 import pytest
+
+from headrace.core.errors import ErrorKind
 
 HI = [{"role": "user", "content": "Hi"}]
 ENDLESS = "all work and no play " * 100
@@ -44,7 +49,14 @@ def test_an_engine_that_cannot_start_ends_the_server_with_its_reason(start_serve
     server = start_server(fail_start="There is not enough memory", wait=False)
     server.wait_until(lambda: server.error is not None)
     assert "There is not enough memory" in str(server.error)
+    assert server.error.kind is ErrorKind.INTERNAL
     assert not server.engine.alive()
+
+
+def test_whose_fault_it_is_that_the_engine_cannot_start_is_kept(start_server):
+    server = start_server(fail_start="max_model_len is too large", fail_status=400, wait=False)
+    server.wait_until(lambda: server.error is not None)
+    assert server.error.kind is ErrorKind.INVALID_REQUEST
 
 
 @pytest.mark.parametrize("fields", [{}, {"stream": True}, {"n": 3, "stream": True}, {"n": 3}], ids=str)
@@ -131,11 +143,38 @@ def test_stopping_ends_what_takes_too_long_with_an_error(start_server):
     assert not server.engine.alive()
 
 
-def test_a_slow_reader_does_not_slow_another(start_server):
-    server = slow(start_server)
-    connection = send_raw(server, {"stream": True})
-    server.wait_until(lambda: server.num_running == 1)
+def waiting_bytes(connection):
+    """How much lies in the connection's receive buffer."""
+    count = array.array("i", [0])
+    fcntl.ioctl(connection, termios.FIONREAD, count)
+    return count[0]
+
+
+def wait_until_full(connection):
+    """Until the buffers on the way are full, so that the server cannot write a byte more."""
+    before, now = -1, waiting_bytes(connection)
+    while now != before or not now:
+        time.sleep(0.3)
+        before, now = now, waiting_bytes(connection)
+
+
+def test_a_reader_that_does_not_read_does_not_keep_the_server(start_server, caplog):
+    server = start_server(say=ENDLESS * 10, step_seconds=0.001, max_model_len=30_000, shutdown_timeout_seconds=0.2)
+    with send_raw(server, {"stream": True, "n": 8, "logprobs": True, "top_logprobs": 5}) as connection:
+        wait_until_full(connection)
+        began = time.monotonic()
+        server.stop()
+        assert time.monotonic() - began < 1.9, "it took uvicorn's own deadline"
+    assert [record.message for record in caplog.records if record.name.startswith("uvicorn.error")] == []
+
+
+def test_a_reader_that_does_not_read_does_not_slow_another(start_server):
+    server = start_server(say=ENDLESS * 10, step_seconds=0.001, max_model_len=30_000)
+    connection = send_raw(server, {"stream": True, "n": 8, "logprobs": True, "top_logprobs": 5})
+    wait_until_full(connection)
     began = time.monotonic()
     assert server.post("/v1/chat/completions", body(max_tokens=20)).status_code == 200
     assert time.monotonic() - began < 5
+    assert server.get("/load").json() == {"server_load": 8}, "the long answer was not in the way"
     connection.close()
+    server.wait_until(lambda: server.num_running == 0)

@@ -58,7 +58,7 @@ class RemoteModel:
         with closing(self._connection()) as connection:
             for event in self._events(self._request(connection, "POST", "/chat/completions", json.dumps(body))):
                 for choice in event.get("choices", ()):
-                    write(choice["delta"].get("content") or "")
+                    write((choice.get("delta") or {}).get("content") or "")
 
     def _first_model(self) -> str:
         with closing(self._connection()) as connection:
@@ -107,12 +107,12 @@ class RemoteModel:
 
     def _event(self, data: bytes) -> dict[str, Any]:
         try:
-            event = json.loads(data)
-        except ValueError:
+            event = dict(json.loads(data))
+        except (ValueError, TypeError):
             raise self._cut_short(f": its last words were {data[-80:]!r}") from None
         if "error" in event:
             raise _refused(ErrorKind.INTERNAL.value, data)
-        return dict(event)
+        return event
 
     def _request(
         self, connection: http.client.HTTPConnection, method: str, path: str, body: str | None = None

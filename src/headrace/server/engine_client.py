@@ -181,7 +181,7 @@ class EngineClient:
 
 
 async def _on_daemon_thread(work: Callable[[], T]) -> T:
-    """What `work` returns. Unlike a pool's thread, this one does not keep the process alive: a download may take hours."""
+    """What `work` returns. Unlike a pool's, this thread does not keep the process alive: a download may take hours."""
     future: Future[T] = Future()
 
     def run() -> None:

@@ -19,6 +19,7 @@ from headrace.server.state import ServerState
 
 BACKLOG = 2_048
 _FORCED_EXIT_CODE = 130
+_LAST_WORD_SECONDS = 0.5
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -119,13 +120,22 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Close the listener, let open requests finish, and end those that take too long with an error."""
-        deadline = asyncio.get_running_loop().call_later(
-            self._drain_seconds, self._client.fail_open_requests, stopping()
+        loop = asyncio.get_running_loop()
+        deadlines = (
+            loop.call_later(self._drain_seconds, self._client.fail_open_requests, stopping()),
+            loop.call_later(self._drain_seconds + _LAST_WORD_SECONDS, self._hang_up),
         )
         try:
             await super().shutdown(sockets)
         finally:
-            deadline.cancel()
+            for deadline in deadlines:
+                deadline.cancel()
+
+    def _hang_up(self) -> None:
+        """Drop the clients that do not even read the error."""
+        for connection in list(self.server_state.connections):
+            if connection.transport is not None:
+                connection.transport.abort()
 
 
 def _cannot_listen(host: str, port: int, error: OSError) -> HeadraceError:

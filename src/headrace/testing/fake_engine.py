@@ -39,7 +39,8 @@ class Script(msgspec.Struct, kw_only=True):
 
     `token_ids` are said to every request; with `echo_prompt`, the prompt's own tokens instead. `end_token_id` is the
     stop token that follows them. Times are in seconds. `fail_request_on`: a prompt that holds this token id is
-    refused. `fail_start`: loading fails with these words. `die_after_steps`: the process kills itself.
+    refused. `fail_start`: loading fails with these words, and `fail_status` says whose fault it is. `die_after_steps`:
+    the process kills itself.
     """
 
     token_ids: list[int] = []
@@ -51,6 +52,7 @@ class Script(msgspec.Struct, kw_only=True):
     vocab_size: int = 1_000
     fail_request_on: int | None = None
     fail_start: str | None = None
+    fail_status: int = 500
     die_after_steps: int | None = None
 
 
@@ -127,7 +129,8 @@ def serve(channel: WorkerChannel, script: Script) -> int:
     """Play `script` until told to stop; the exit status."""
     time.sleep(script.load_seconds)
     if script.fail_start is not None:
-        channel.send(EngineFailed(script.fail_start, "The script says so", "Use another script"))
+        reason = EngineFailed(script.fail_start, "The script says so", "Use another script", status=script.fail_status)
+        channel.send(reason)
         return 2
     engine = FakeEngine(script)
     channel.send(Ready(script.max_model_len, script.vocab_size, [("Engine", "fake")]))

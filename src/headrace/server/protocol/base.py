@@ -8,7 +8,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from headrace.core.errors import HeadraceError
 from headrace.server.errors import ApiError, from_validation
 
-
 MAX_INT64 = 2**63 - 1
 
 
