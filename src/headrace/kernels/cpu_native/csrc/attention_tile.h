@@ -137,9 +137,9 @@ static void find_tile(const attend_job *job, const attend_task *task, int tile, 
         size_t place = (head * job->block_size + offset) * vector;
         places->keys[j] = seen ? (const char *)job->k_cache + place : (const char *)zeros;
         places->values[j] = seen ? (const char *)job->v_cache + place : (const char *)zeros;
-        for (size_t line = 0; line < vector; line += 64) {
-            __builtin_prefetch(places->keys[j] + line);
-            __builtin_prefetch(places->values[j] + line);
+        for (size_t line = 0; line < vector; line += 64) {  // into L2: more fetches can be under way there than in L1
+            __builtin_prefetch(places->keys[j] + line, 0, 2);
+            __builtin_prefetch(places->values[j] + line, 0, 2);
         }
     }
 }
