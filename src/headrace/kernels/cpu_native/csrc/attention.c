@@ -25,11 +25,11 @@ static void attend_range(const attend_job *job, const attend_task *task, attend_
     tile_places places[2];
     find_tile(job, task, begin, &places[0]);
     for (int tile = begin, now = 0; tile < end; tile += KEYS, now = !now) {
-        if (tile + KEYS < end) find_tile(job, task, tile + KEYS, &places[!now]);
+        find_tile(job, task, tile + KEYS, &places[!now]);
         if (job->pairs)
-            attend_tile(job, task, local, tile, &places[now], 1);
+            attend_tile(job, task, local, tile, &places[now], &places[!now], 1);
         else
-            attend_tile(job, task, local, tile, &places[now], 0);
+            attend_tile(job, task, local, tile, &places[now], &places[!now], 0);
     }
     for (int row = 0; row < rows; row++) local->range.sum[row] = sum_lanes(local->sums[row]);
 }

@@ -122,7 +122,6 @@ typedef struct {
 
 // Those outside [low, high) were never written, are out of the window or have
 // been given away: they read as zeros.
-// Begins to fetch them, too: one tile is found while the one before it is computed with.
 static void find_tile(const attend_job *job, const attend_task *task, int tile, tile_places *places) {
     const int high = task->first_position + task->tokens;
     const int low = job->window ? task->first_position - job->window + 1 : 0;
@@ -137,11 +136,14 @@ static void find_tile(const attend_job *job, const attend_task *task, int tile, 
         size_t place = (head * job->block_size + offset) * vector;
         places->keys[j] = seen ? (const char *)job->k_cache + place : (const char *)zeros;
         places->values[j] = seen ? (const char *)job->v_cache + place : (const char *)zeros;
-        for (size_t line = 0; line < vector; line += 64) {  // into L2: more fetches can be under way there than in L1
-            __builtin_prefetch(places->keys[j] + line, 0, 2);
-            __builtin_prefetch(places->values[j] + line, 0, 2);
-        }
     }
+}
+
+// Begins to fetch some of a tile's vectors into L2, where more can be under way at once than in L1.
+HR_INLINE void fetch(const attend_job *job, const char *const *vectors, int from, int to) {
+    const size_t bytes = job->head_dim * dtype_bytes(job->cache_dtype);
+    for (int j = from; j < to; j++)
+        for (size_t line = 0; line < bytes; line += 64) __builtin_prefetch(vectors[j] + line, 0, 2);
 }
 
 HR_INLINE void load_key_block(const attend_job *job, const char *const keys[HR_LANES], int word, uint32_t *out,
@@ -263,19 +265,24 @@ HR_INLINE void add_rows(const attend_job *job, const attend_local *local, int ro
     for (; i < job->padded_dim; i += HR_LANES) add_block(job, local, rows, row, i, 1, pairs);
 }
 
+// While one tile is computed with, the next is fetched a part at a time: all at once they would wait for each other.
 HR_INLINE void attend_tile(const attend_job *job, const attend_task *task, const attend_local *local, int tile,
-                           const tile_places *places, int pairs) {
+                           const tile_places *places, const tile_places *next, int pairs) {
     const int rows = task->tokens * job->group;
     load_keys(job, places->keys, local->keys, pairs);
+    fetch(job, next->keys, 0, KEYS / 2);
     load_values(job, places->values, local->values, pairs);
+    fetch(job, next->keys, KEYS / 2, KEYS);
     int row = 0;
     for (; row + 8 <= rows; row += 8) score_rows(job, local, 8, row, pairs);
     for (; row + 3 <= rows; row += 3) score_rows(job, local, 3, row, pairs);
     for (; row < rows; row++) score_rows(job, local, 1, row, pairs);
+    fetch(job, next->values, 0, KEYS / 2);
     for (row = 0; row < rows; row++) {
         mask_row(job, local->scores + row * KEYS, tile, task->first_position + row / job->group);
         weigh_row(job, local, row, pairs);
     }
+    fetch(job, next->values, KEYS / 2, KEYS);
     for (row = 0; row + 4 <= rows; row += 4) add_rows(job, local, 4, row, pairs);
     for (; row + 3 <= rows; row += 3) add_rows(job, local, 3, row, pairs);
     for (; row < rows; row++) add_rows(job, local, 1, row, pairs);
