@@ -2,9 +2,9 @@
 
     python benchmarks/cpu.py [--rounds 3] [--modes none,int8,int4] [--peers transformers,vllm] [--json FILE]
 
-Each measurement is a process of its own, with the environment as it is: batch 1, 8 and 32, prompts of exactly 128 tokens, 128 tokens out, greedy. A
-row is the median over the rounds; `foreign` is the largest share of the cores that others took meanwhile, and a row
-above 5 % is marked with `!`: do not quote it.
+Each measurement is a process of its own, with the environment as it is: batch 1, 8 and 32, prompts of exactly 128
+tokens, 128 tokens out, greedy. A row is the median over the rounds; `foreign` is the largest share of the cores that
+others took meanwhile, and a row above 5 % is marked with `!`: do not quote it.
 """
 
 import argparse
