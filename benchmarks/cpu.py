@@ -1,21 +1,28 @@
-"""The engine on this CPU, beside transformers (and vLLM's CPU build, where installed), interleaved in one run.
+"""The engine on this CPU, beside transformers, vLLM's CPU build and llama.cpp where installed, interleaved in one run.
 
-    python benchmarks/cpu.py [--rounds 3] [--modes none,int8,int4] [--peers transformers,vllm] [--json FILE]
+    python benchmarks/cpu.py [--rounds 3] [--modes none,int8,int4] [--peers transformers,vllm,llama.cpp] [--json FILE]
+        [--model DIR] [--vllm-python PATH --vllm-model DIR] [--gguf bf16=FILE,q8_0=FILE]
 
 Each measurement is a process of its own, with the environment as it is: batch 1, 8 and 32, prompts of exactly 128
 tokens, 128 tokens out, greedy. A row is the median over the rounds; `foreign` is the largest share of the cores that
 others took meanwhile, and a row above 5 % is marked with `!`: do not quote it.
+
+vLLM pins another torch, so it has a virtual environment of its own, and reads no GGUF, so it needs a Hugging Face
+directory. llama.cpp is measured by its own `llama-batched-bench`, which is to be on the PATH; it runs the embedded
+file, or those named by --gguf. It reports no time to ready, and prefills a batch as a whole before it decodes.
 """
 
 import argparse
 import json
 import os
+import resource
+import shutil
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
+from dataclasses import dataclass, field
 from pathlib import Path
 
 PROMPT_TOKENS = OUTPUT_TOKENS = 128
@@ -45,9 +52,9 @@ def foreign_share(before: tuple[int, int], after: tuple[int, int], seconds: floa
 
 
 def peak_rss_mb() -> float:
-    """The largest resident size this process ever had."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+    """The largest resident size that this process or one of its children ever had."""
+    who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    return max(resource.getrusage(each).ru_maxrss for each in who) / 1024
 
 
 def timed(step: Callable[[], int], batch: int) -> dict[str, float]:
@@ -153,7 +160,8 @@ def run_vllm(mode: str, model: str, batch: int) -> dict[str, float]:
     from vllm import LLM, SamplingParams
     from vllm.inputs import TokensPrompt
 
-    llm = LLM(model, dtype="bfloat16", enforce_eager=True, max_model_len=1024, enable_prefix_caching=False)
+    options = {"dtype": "bfloat16", "enforce_eager": mode == "bf16 eager", "max_model_len": 1024}
+    llm = LLM(model, **options, enable_prefix_caching=False)
     params = SamplingParams(temperature=0, max_tokens=4, ignore_eos=True)
     llm.generate([TokensPrompt(prompt_token_ids=[1, 2, 3, 4])] * batch, params, use_tqdm=False)
     ready = time.time()
@@ -173,7 +181,33 @@ def run_vllm(mode: str, model: str, batch: int) -> dict[str, float]:
     }
 
 
-RUNNERS = {"headrace": run_headrace, "transformers": run_transformers, "vllm": run_vllm}
+def run_llama_cpp(mode: str, model: str, batch: int) -> dict[str, float]:
+    """llama.cpp's own bench on a GGUF file: as many threads as there are cores, context for the whole batch."""
+    context = batch * (PROMPT_TOKENS + OUTPUT_TOKENS)
+    command = ["llama-batched-bench", "-m", model, "-t", str(os.cpu_count()), "-c", str(context)]
+    command += ["-npp", str(PROMPT_TOKENS), "-ntg", str(OUTPUT_TOKENS), "-npl", str(batch), "--output-format", "jsonl"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True)
+    result = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
+    return {
+        "ready_at": float("nan"),
+        "ttft_s": result["t_pp"],
+        "decode_tok_s": result["speed_tg"],
+        "total_tok_s": batch * OUTPUT_TOKENS / result["t"],
+    }
+
+
+RUNNERS = {"headrace": run_headrace, "transformers": run_transformers, "vllm": run_vllm, "llama.cpp": run_llama_cpp}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row of the table for each batch: an engine, how it runs, on what, and which Python runs it."""
+
+    engine: str
+    mode: str
+    model: str
+    python: str = sys.executable
+    runs: dict[int, list[dict[str, float]]] = field(default_factory=dict)
 
 
 def child(engine: str, mode: str, model: str, batch: int) -> None:
@@ -184,10 +218,10 @@ def child(engine: str, mode: str, model: str, batch: int) -> None:
     print(json.dumps({**result, "rss_mb": peak_rss_mb()}))
 
 
-def measure(engine: str, mode: str, model: str, batch: int) -> dict[str, float] | None:
+def measure(entry: Entry, batch: int) -> dict[str, float] | None:
     """One measurement in a process of its own; None if it failed (its error goes to standard error)."""
     before, started = cpu_ticks(), time.time()
-    command = [sys.executable, __file__, "--child", engine, mode, model, str(batch)]
+    command = [entry.python, __file__, "--child", entry.engine, entry.mode, entry.model, str(batch)]
     environment = {**os.environ, "BENCH_STARTED": str(started)}
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
@@ -197,24 +231,57 @@ def measure(engine: str, mode: str, model: str, batch: int) -> dict[str, float] 
     return result
 
 
-def table(results: dict[tuple[str, str, int], list[dict[str, float]]]) -> str:
+def table(entries: Sequence[Entry], batches: Sequence[int]) -> str:
     """The medians as a Markdown table."""
     lines = [
         "| engine | mode | batch | ready s | TTFT s | decode tok/s | total tok/s | peak RSS MB | foreign | runs |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for (engine, mode, batch), runs in sorted(results.items(), key=lambda item: (item[0][2], item[0][:2])):
-        if not runs:
-            lines.append(f"| {engine} | {mode} | {batch} | failed | | | | | | 0 |")
-            continue
-        ready, ttft, decode, total, rss = (statistics.median(run[field] for run in runs) for field in FIELDS)
-        foreign = max(run["foreign"] for run in runs)
-        mark = " !" if foreign > FOREIGN_LIMIT else ""
-        lines.append(
-            f"| {engine} | {mode} | {batch} | {ready:.1f} | {ttft:.3f} | {decode:.1f} | {total:.1f} | {rss:.0f} "
-            f"| {foreign:.2f}{mark} | {len(runs)} |"
-        )
+    for batch in batches:
+        lines += [row(entry, batch, entry.runs[batch]) for entry in entries]
     return "\n".join(lines)
+
+
+def row(entry: Entry, batch: int, runs: Sequence[dict[str, float]]) -> str:
+    """One line of the table."""
+    head = f"| {entry.engine} | {entry.mode} | {batch} |"
+    if not runs:
+        return f"{head} failed | | | | | | 0 |"
+    ready, ttft, decode, total, rss = (statistics.median(run[name] for run in runs) for name in FIELDS)
+    foreign = max(run["foreign"] for run in runs)
+    mark = " !" if foreign > FOREIGN_LIMIT else ""
+    shown_ready = "-" if ready != ready else f"{ready:.1f}"
+    numbers = f"{shown_ready} | {ttft:.3f} | {decode:.1f} | {total:.1f} | {rss:.0f} | {foreign:.2f}{mark} | {len(runs)}"
+    return f"{head} {numbers} |"
+
+
+def is_installed(python: str, module: str) -> bool:
+    """Whether that interpreter finds the module."""
+    probe = f"import importlib.util as u, sys; sys.exit(u.find_spec({module!r}) is None)"
+    return subprocess.run([python, "-c", probe], check=False).returncode == 0
+
+
+def peer_entries(options: argparse.Namespace) -> list[Entry]:
+    """The peers that were asked for and are installed; says which are not."""
+    wanted: set[str] = set(filter(None, options.peers.split(",")))
+    found: list[Entry] = []
+    if "transformers" in wanted and is_installed(sys.executable, "transformers"):
+        found.append(Entry("transformers", "bf16", options.model))
+    if "vllm" in wanted and is_installed(options.vllm_python, "vllm"):
+        directory = options.vllm_model or options.model
+        found.append(Entry("vllm", "bf16 eager", directory, options.vllm_python))
+    if "llama.cpp" in wanted and shutil.which("llama-batched-bench"):
+        found += [Entry("llama.cpp", *pair.split("=", 1)) for pair in options.gguf.split(",")]
+    for missing in sorted(wanted - {entry.engine for entry in found}):
+        print(f"{missing} is not installed: left out")
+    return found
+
+
+def embedded_file() -> str:
+    """The embedded model's file, as llama.cpp takes it."""
+    from headrace.store import embedded
+
+    return f"q4_1={embedded.fetch()}"
 
 
 def main(argv: Sequence[str]) -> None:
@@ -222,28 +289,26 @@ def main(argv: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--modes", default="none,int8,int4")
-    parser.add_argument("--peers", default="transformers")
+    parser.add_argument("--peers", default="transformers,vllm,llama.cpp")
     parser.add_argument("--batches", default=",".join(map(str, BATCHES)))
     parser.add_argument("--model", default="embedded", help="a Hugging Face directory, or the embedded model")
+    parser.add_argument("--vllm-python", default=sys.executable, help="the interpreter that has vLLM")
+    parser.add_argument("--vllm-model", help="a Hugging Face directory for vLLM")
+    parser.add_argument("--gguf", help="NAME=FILE,... for llama.cpp; without it the embedded model's file")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(argv)
-    entries = [("headrace", mode) for mode in options.modes.split(",") if mode]
-    for peer in filter(None, options.peers.split(",")):
-        if find_spec(peer) is None:
-            print(f"{peer} is not installed: left out")
-        else:
-            entries.append((peer, "bf16"))
+    options.gguf = options.gguf or embedded_file()
+    entries = [Entry("headrace", mode, options.model) for mode in options.modes.split(",") if mode]
+    entries += peer_entries(options)
     batches = [int(batch) for batch in options.batches.split(",")]
-    results: dict[tuple[str, str, int], list[dict[str, float]]] = {
-        (engine, mode, batch): [] for batch in batches for engine, mode in entries
-    }
     for round_number in range(options.rounds):
-        for key, runs in results.items():
-            if found := measure(key[0], key[1], options.model, key[2]):
-                runs.append(found)
-        print(f"\nafter round {round_number + 1}\n{table(results)}", flush=True)
+        for batch in batches:
+            for entry in entries:
+                found = measure(entry, batch)
+                entry.runs.setdefault(batch, []).extend([found] if found else [])
+        print(f"\nafter round {round_number + 1}\n{table(entries, batches)}", flush=True)
     if options.json:
-        rows = [{"engine": e, "mode": m, "batch": b, "runs": runs} for (e, m, b), runs in results.items()]
+        rows = [{"engine": e.engine, "mode": e.mode, "batch": b, "runs": e.runs[b]} for e in entries for b in batches]
         options.json.write_text(json.dumps(rows, indent=1))
 
 

@@ -1,7 +1,5 @@
 """From files to a decoder that is ready to run, one layer at a time: peak memory is the final size and one layer."""
 
-from collections.abc import Callable
-
 import torch
 
 from headrace.core.config import Quantization
@@ -13,9 +11,6 @@ from headrace.models.rope import cos_sin_table
 from headrace.models.tensor_names import EMBEDDING, FINAL_NORM, HEAD, check_tensors, count_parameters, layer_prefix
 from headrace.planner.shape import ModelShape
 from headrace.store.files import ModelFiles
-
-Progress = Callable[[int, int], None]
-"""Called with the number of layers loaded so far, and of all layers."""
 
 _SMALL_MODEL_PARAMETERS = 1_000_000_000
 
@@ -29,7 +24,6 @@ def load_model(
     quantization: Quantization,
     device: torch.device,
     max_model_len: int,
-    progress: Progress | None = None,
 ) -> Decoder:
     """Load, cast and, where `quantization` says so, quantize a model.
 
@@ -40,11 +34,7 @@ def load_model(
     checkpoint = open_checkpoint(files, shape)
     check_tensors(checkpoint, shape)
     builder = LinearBuilder(checkpoint, ops, quantization, dtype, device)
-    layers = []
-    for layer in range(shape.num_layers):
-        layers.append(_load_layer(builder, shape, layer))
-        if progress:
-            progress(layer + 1, shape.num_layers)
+    layers = [_load_layer(builder, shape, layer) for layer in range(shape.num_layers)]
     embedding, final_norm = builder.tensor([EMBEDDING]), builder.tensor([FINAL_NORM])
     head = builder.tied_head(EMBEDDING, embedding) if shape.tie_word_embeddings else builder.head(HEAD)
     cos_sin = cos_sin_table(shape, max_model_len, device)

@@ -58,5 +58,3 @@ class Draft:
         row = self.rows.pop(request.uid, None)
         if row is not None:
             self.budget += row.count
-        if request in self.admitted:
-            self.admitted.remove(request)

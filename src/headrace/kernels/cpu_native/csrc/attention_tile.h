@@ -93,25 +93,33 @@ HR_INLINE v16f mac(v16f acc, v16u w, uint32_t x, int pairs) {
     return pairs ? dot2(acc, w, x) : acc + (v16f)w * (v16f)splat_bits(x);
 }
 
-// Write sixteen vectors as columns, `stride` words from one row to the next.
+// Read sixteen words from each of sixteen places and write them as columns, `stride` words from one row to the next.
 #if defined(__AVX512F__)
-HR_INLINE void store_columns(v16u t[HR_LANES], uint32_t *out, int stride) {
-    HR_UNROLL for (int stage = 0; stage < 4; stage++) {
-        v16u next[HR_LANES];
-        HR_UNROLL for (int i = 0; i < 8; i++) {
-            next[2 * i] = HR_SHUFFLE(t[i], t[i + 8], 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-            next[2 * i + 1] = HR_SHUFFLE(t[i], t[i + 8], 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
-        }
-        HR_UNROLL for (int i = 0; i < HR_LANES; i++) t[i] = next[i];
+// Four words of every fourth place a vector: the load ports gather them, and two shuffles a vector do the rest.
+HR_INLINE v16u load_quads(const char *const places[HR_LANES], int quad, int first) {
+    __m512i q = _mm512_castsi128_si512(_mm_loadu_si128((const __m128i *)places[first] + quad));
+    q = _mm512_mask_broadcast_i32x4(q, 0x00f0, _mm_loadu_si128((const __m128i *)places[first + 4] + quad));
+    q = _mm512_mask_broadcast_i32x4(q, 0x0f00, _mm_loadu_si128((const __m128i *)places[first + 8] + quad));
+    return (v16u)_mm512_mask_broadcast_i32x4(q, 0xf000, _mm_loadu_si128((const __m128i *)places[first + 12] + quad));
+}
+
+HR_INLINE void load_columns(const char *const places[HR_LANES], uint32_t *out, int stride) {
+    HR_UNROLL for (int quad = 0; quad < 4; quad++) {
+        __m512i q[4];
+        HR_UNROLL for (int i = 0; i < 4; i++) q[i] = (__m512i)load_quads(places, quad, i);
+        __m512i low01 = _mm512_unpacklo_epi32(q[0], q[1]), low23 = _mm512_unpacklo_epi32(q[2], q[3]);
+        __m512i high01 = _mm512_unpackhi_epi32(q[0], q[1]), high23 = _mm512_unpackhi_epi32(q[2], q[3]);
+        uint32_t *to = out + 4 * quad * stride;
+        HR_STORE(to, _mm512_unpacklo_epi64(low01, low23));
+        HR_STORE(to + stride, _mm512_unpackhi_epi64(low01, low23));
+        HR_STORE(to + 2 * stride, _mm512_unpacklo_epi64(high01, high23));
+        HR_STORE(to + 3 * stride, _mm512_unpackhi_epi64(high01, high23));
     }
-    HR_UNROLL for (int i = 0; i < HR_LANES; i++) HR_STORE(out + i * stride, t[i]);
 }
 #else
-HR_INLINE void store_columns(v16u t[HR_LANES], uint32_t *out, int stride) {
-    uint32_t words[HR_LANES][HR_LANES];
-    memcpy(words, t, sizeof words);
+HR_INLINE void load_columns(const char *const places[HR_LANES], uint32_t *out, int stride) {
     for (int i = 0; i < HR_LANES; i++)
-        for (int j = 0; j < HR_LANES; j++) out[i * stride + j] = words[j][i];
+        for (int j = 0; j < HR_LANES; j++) out[i * stride + j] = HR_LOAD(uint32_t, places[j] + 4 * i);
 }
 #endif
 
@@ -120,23 +128,26 @@ typedef struct {
     const char *keys[KEYS], *values[KEYS];
 } tile_places;
 
-// Those outside [low, high) were never written, are out of the window or have
-// been given away: they read as zeros.
+// Keys outside [low, high) were never written, are out of the window or have been given away: they read as zeros.
 static void find_tile(const attend_job *job, const attend_task *task, int tile, tile_places *places) {
-    const int high = task->first_position + task->tokens;
-    const int low = job->window ? task->first_position - job->window + 1 : 0;
     static const float zeros[HR_MOST_DIM];
+    const int high = min_int(task->first_position + task->tokens - tile, KEYS);
+    const int low = job->window ? task->first_position - job->window + 1 - tile : 0;
     const int32_t *table = job->block_tables + (size_t)task->row * job->table_stride;
     const size_t vector = job->head_dim * dtype_bytes(job->cache_dtype);
-    int block = tile / job->block_size, offset = tile % job->block_size;
-    for (int j = 0; j < KEYS; j++, offset++) {
-        if (offset == job->block_size) block++, offset = 0;
-        int seen = tile + j >= low && tile + j < high;
-        size_t head = seen ? (size_t)table[block] * job->kv_heads + task->kv_head : 0;
+    int j = 0;
+    for (; j < min_int(low, KEYS); j++) places->keys[j] = places->values[j] = (const char *)zeros;
+    while (j < high) {
+        const int block = (tile + j) / job->block_size, offset = (tile + j) % job->block_size;
+        const int end = min_int(j + job->block_size - offset, high);
+        size_t head = (size_t)table[block] * job->kv_heads + task->kv_head;
         size_t place = (head * job->block_size + offset) * vector;
-        places->keys[j] = seen ? (const char *)job->k_cache + place : (const char *)zeros;
-        places->values[j] = seen ? (const char *)job->v_cache + place : (const char *)zeros;
+        for (; j < end; j++, place += vector) {
+            places->keys[j] = (const char *)job->k_cache + place;
+            places->values[j] = (const char *)job->v_cache + place;
+        }
     }
+    for (; j < KEYS; j++) places->keys[j] = places->values[j] = (const char *)zeros;
 }
 
 // Begins to fetch some of a tile's vectors into L2, where more can be under way at once than in L1.
@@ -148,11 +159,13 @@ HR_INLINE void fetch(const attend_job *job, const char *const *vectors, int from
 
 HR_INLINE void load_key_block(const attend_job *job, const char *const keys[HR_LANES], int word, uint32_t *out,
                               int pairs, int whole) {
-    v16u t[HR_LANES];
-    HR_UNROLL for (int j = 0; j < HR_LANES; j++)
-        t[j] = whole ? HR_LOAD(v16u, keys[j] + 4 * word)
-                     : load_words(keys[j], word, job->head_dim, job->cache_dtype, pairs);
-    store_columns(t, out, KEYS);
+    v16u words[HR_LANES];
+    const char *places[HR_LANES];
+    HR_UNROLL for (int j = 0; j < HR_LANES; j++) {
+        if (!whole) words[j] = load_words(keys[j], word, job->head_dim, job->cache_dtype, pairs);
+        places[j] = whole ? keys[j] + 4 * word : (const char *)&words[j];
+    }
+    load_columns(places, out, KEYS);
 }
 
 HR_INLINE void load_keys(const attend_job *job, const char *const keys[KEYS], uint32_t *out, int pairs) {
@@ -167,14 +180,25 @@ HR_INLINE void load_keys(const attend_job *job, const char *const keys[KEYS], ui
     }
 }
 
+// Values of two keys, pair by pair: the sixteen from element `i` on, or the thirty-two, as two vectors.
+HR_INLINE void load_value_pairs(const char *a, const char *b, int i, int d, uint32_t *out) {
+    if (d - i >= 2 * HR_LANES) {
+        v32h even = HR_LOAD(v32h, (const uint16_t *)a + i), odd = HR_LOAD(v32h, (const uint16_t *)b + i);
+        HR_STORE(out, HR_ZIP_HALVES(even, odd, 0));
+        HR_STORE(out + HR_LANES, HR_ZIP_HALVES(even, odd, 16));
+    } else {
+        v16u even = (v16u)load_upto16(a, i, d, HR_BF16), odd = (v16u)load_upto16(b, i, d, HR_BF16);
+        HR_STORE(out, (even >> 16) | odd);
+    }
+}
+
 HR_INLINE void load_values(const attend_job *job, const char *const values[KEYS], uint32_t *out, int pairs) {
-    const int step = pairs ? 2 : 1, dtype = pairs ? HR_BF16 : job->cache_dtype, d = job->head_dim;
-    for (int j = 0; j < KEYS; j += step) {
-        for (int i = 0; i < job->padded_dim; i += HR_LANES) {
-            v16u words = (v16u)load_upto16(values[j], i, d, dtype);
-            if (pairs) words = (words >> 16) | (v16u)load_upto16(values[j + 1], i, d, dtype);
-            HR_STORE(out + j / step * job->padded_dim + i, words);
-        }
+    const int d = job->head_dim, step = pairs ? 2 : 1;
+    for (int j = 0; j < KEYS; j += step, out += job->padded_dim) {
+        for (int i = 0; pairs && i < d; i += d - i >= 2 * HR_LANES ? 2 * HR_LANES : HR_LANES)
+            load_value_pairs(values[j], values[j + 1], i, d, out + i);
+        for (int i = 0; !pairs && i < d; i += HR_LANES)
+            HR_STORE(out + i, load_upto16(values[j], i, d, job->cache_dtype));
     }
 }
 

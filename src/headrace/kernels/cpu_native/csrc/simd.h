@@ -24,6 +24,7 @@ typedef float v16f __attribute__((vector_size(64)));
 typedef int32_t v16i __attribute__((vector_size(64)));
 typedef uint32_t v16u __attribute__((vector_size(64)));
 typedef uint8_t v64b __attribute__((vector_size(64)));
+typedef uint16_t v32h __attribute__((vector_size(64)));
 
 #define HR_LOAD(type, p)                     \
     ({                                       \
@@ -58,6 +59,17 @@ HR_INLINE v16u max_bits(v16u a, v16u b) { return select_bits((v16i)(a > b), a, b
 #else
 #define HR_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (v16i){__VA_ARGS__})
 #endif
+
+// Sixteen pairs (a[from], b[from]), (a[from + 1], b[from + 1]) ... of 16-bit lanes.
+#if defined(__clang__)
+#define HR_SHUFFLE_HALVES(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define HR_SHUFFLE_HALVES(a, b, ...) __builtin_shuffle(a, b, (v32h){__VA_ARGS__})
+#endif
+#define HR_PAIR(i) (i), (i) + 32
+#define HR_PAIRS4(i) HR_PAIR(i), HR_PAIR((i) + 1), HR_PAIR((i) + 2), HR_PAIR((i) + 3)
+#define HR_ZIP_HALVES(a, b, from) \
+    HR_SHUFFLE_HALVES(a, b, HR_PAIRS4(from), HR_PAIRS4((from) + 4), HR_PAIRS4((from) + 8), HR_PAIRS4((from) + 12))
 
 #if defined(__AVX512F__)
 HR_INLINE float sum_lanes(v16f v) { return _mm512_reduce_add_ps((__m512)v); }
