@@ -145,6 +145,7 @@ def serve(channel: WorkerChannel, script: Script) -> int:
             channel.send(engine.step())
             time.sleep(script.step_seconds)
         if engine.steps == script.die_after_steps:
+            channel.close()  # what was made so far arrives
             os.kill(os.getpid(), signal.SIGKILL)
     return 0
 
