@@ -14,12 +14,13 @@ MAY_IMPORT = {
     "core": set(),
     "wire": {"core"},
     "text": {"core"},
+    "observe": {"core"},
     "planner": {"core"},
     "store": {"core"},
     "kernels": {"core"},
     "models": {"core", "planner", "store", "kernels"},
-    "engine": {"core", "wire", "text", "planner", "store", "kernels", "models"},
-    "server": {"core", "wire", "text"},
+    "engine": {"core", "wire", "text", "observe", "planner", "store", "kernels", "models"},
+    "server": {"core", "wire", "text", "observe"},
     "testing": {"core", "wire", "text"},
 }
 """Room -> the rooms that it may import besides itself; `cli` may import all of them."""

@@ -50,12 +50,21 @@ class Answer:
 class BigramEngine:
     """An engine on a bigram table, driven by hand."""
 
-    def __init__(self, table: Tensor, *, max_num_seqs: int = 64, budget: int = 64, depth: int = 1) -> None:
+    def __init__(
+        self,
+        table: Tensor,
+        *,
+        max_num_seqs: int = 64,
+        budget: int = 64,
+        depth: int = 1,
+        num_blocks: int = 256,
+        prefix_caching: bool = True,
+    ) -> None:
         self.model = BigramModel(table)
-        kv = KVManager(256, 8)
+        kv = KVManager(num_blocks, 8, enable_prefix_caching=prefix_caching)
         heads = HeadShape(1, 1, 8)
         runner = Runner(
-            self.model, TorchOps(), kv_cache(1, 256, 8, heads, torch.float32, CPU), Rows(max_num_seqs, 64, CPU),
+            self.model, TorchOps(), kv_cache(1, num_blocks, 8, heads, torch.float32, CPU), Rows(max_num_seqs, 64, CPU),
             Sampler(max_num_seqs, len(table), CPU), CPU,
         )  # fmt: skip
         limits = ModelLimits(256, len(table), max_logprobs=len(table))

@@ -26,11 +26,17 @@ class ModelLimits:
     def check(self, prompt_token_ids: Sequence[int], params: SamplingParams) -> None:
         """Raise `HeadraceError` if the model cannot serve this prompt with these parameters."""
         self.check_prompt(prompt_token_ids)
-        self._check_length(len(prompt_token_ids), params.max_tokens)
+        self.check_params(len(prompt_token_ids), params)
+
+    def check_params(self, num_prompt_tokens: int, params: SamplingParams) -> None:
+        """Raise `HeadraceError` if the model cannot serve these parameters after a prompt of so many tokens."""
+        self._check_length(num_prompt_tokens, params.max_tokens)
         for name in ("stop_token_ids", "allowed_token_ids", "logit_bias"):
-            self.check_token_ids(name, getattr(params, name) or ())
+            if token_ids := getattr(params, name):
+                self.check_token_ids(name, token_ids)
         for name in ("logprobs", "prompt_logprobs"):
-            self._check_logprobs(name, getattr(params, name))
+            if (count := getattr(params, name)) is not None:
+                self._check_logprobs(name, count)
 
     def check_prompt(self, token_ids: Sequence[int]) -> None:
         """Raise unless the prompt has tokens, all in the vocabulary, and leaves room for an answer."""
@@ -39,7 +45,6 @@ class ModelLimits:
             raise HeadraceError(
                 "The prompt is empty", rule="A prompt has at least one token", fix="Pass some text", param=name
             )
-        self.check_token_ids("prompt", token_ids)
         if len(token_ids) >= self.max_model_len:
             raise ContextOverflow(
                 f"The prompt has {len(token_ids)} tokens",
@@ -47,6 +52,7 @@ class ModelLimits:
                 fix=f"Shorten the prompt to {self.max_model_len - 1} tokens or fewer, or raise --max-model-len",
                 param=name,
             )
+        self.check_token_ids("prompt", token_ids)
 
     def check_token_ids(self, name: str, token_ids: Collection[int]) -> None:
         """Raise unless all ids are in the vocabulary."""
@@ -70,12 +76,12 @@ class ModelLimits:
                 param=name,
             )
 
-    def _check_logprobs(self, field_name: str, value: int | None) -> None:
+    def _check_logprobs(self, field_name: str, value: int) -> None:
         name = self._name(field_name)
-        if value is not None and value > self.vocab_size:
+        if value > self.vocab_size:
             rule = f"The vocabulary has {self.vocab_size} tokens"
             raise HeadraceError(f"{name} is {value}", rule=rule, fix="Use -1 for all of them", param=name)
-        wanted = self.vocab_size if value == -1 else value or 0
+        wanted = self.vocab_size if value == -1 else value
         if wanted > self.max_logprobs and self.max_logprobs != -1:
             raise HeadraceError(
                 f"{name} is {value}",

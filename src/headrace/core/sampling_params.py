@@ -6,6 +6,7 @@ passing one is refused by name instead of being a `TypeError`, and never ignored
 
 import math
 from enum import IntEnum
+from operator import attrgetter
 from typing import Annotated, Any
 
 import msgspec
@@ -32,9 +33,9 @@ class RequestOutputKind(IntEnum):
 
 Refused = Annotated[Any, "known by name, not served"]
 
-_REFUSED_FIELDS = {
+REFUSED_FIELDS: dict[str, str] = {
     "best_of": "Ask for n sequences and choose among them with logprobs, or use LLM.beam_search",
-    "use_beam_search": "Call LLM.beam_search(prompts, BeamSearchParams(beam_width=...))",
+    "use_beam_search": "Call LLM.beam_search(prompts, BeamSearchParams(beam_width=...)) in Python",
     "structured_outputs": "Leave it out until grammars are built",
     "guided_json": "Leave it out until grammars are built",
     "guided_regex": "Leave it out until grammars are built",
@@ -43,9 +44,9 @@ _REFUSED_FIELDS = {
     "guided_decoding": "Leave it out until grammars are built",
     "logits_processors": "Use logit_bias, allowed_token_ids or bad_words",
     "truncate_prompt_tokens": "Truncate the prompt before sending it, for example prompt_token_ids[-limit:]",
-    "early_stopping": "Call LLM.beam_search",
-    "length_penalty": "Pass it to BeamSearchParams",
-    "logprob_token_ids": "Use logprobs=-1 and pick the token ids that you want",
+    "early_stopping": "Call LLM.beam_search in Python",
+    "length_penalty": "Pass it to BeamSearchParams, for LLM.beam_search in Python",
+    "logprob_token_ids": "Ask for logprobs and pick the token ids that you want",
     "flat_logprobs": "Leave it out; logprobs come as a list of dicts",
     "extra_args": "Leave it out; there are no custom logits processors",
     "thinking_token_budget": "Limit the answer with max_tokens",
@@ -57,6 +58,10 @@ _REFUSED_FIELDS = {
     "routed_experts_prompt_start": "Leave it out",
     "trace_decode_token_ids": "Leave it out",
 }
+"""Field -> what to do instead; the HTTP routes refuse the same fields in the same words."""
+
+_refused_values = attrgetter(*REFUSED_FIELDS)
+_NOTHING_REFUSED = (None,) * len(REFUSED_FIELDS)
 
 
 class SamplingParams(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -231,7 +236,9 @@ class BeamSearchParams(msgspec.Struct, kw_only=True):
 
 
 def _refuse_unserved(params: SamplingParams) -> None:
-    for name, fix in _REFUSED_FIELDS.items():
+    if _refused_values(params) == _NOTHING_REFUSED:
+        return
+    for name, fix in REFUSED_FIELDS.items():
         value = getattr(params, name)
         if name == "best_of" and value in (1, params.n):
             continue
@@ -249,8 +256,8 @@ def _integer(name: str, value: object, low: int, high: int | None, *, fix: str =
 
 
 def _number(name: str, value: object, low: float, high: float, *, fix: str = "") -> None:
-    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if good and low <= value <= high:  # type: ignore[operator]
+    good = isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
+    if good and not isinstance(value, bool) and low <= value <= high:  # type: ignore[operator]
         return
     bound = f"{low:g} or greater" if math.isfinite(low) else "of any size"
     if math.isfinite(high):
@@ -303,5 +310,5 @@ def _logit_bias(bias: object) -> dict[int, float]:
         except (TypeError, ValueError):
             what = f"logit_bias has the key {key!r}"
             raise HeadraceError(what, rule="Keys must be token ids", param="logit_bias") from None
-        clean[token_id] = max(-LOGIT_BIAS_LIMIT, min(LOGIT_BIAS_LIMIT, float(value)))
+        clean[token_id] = float(max(-LOGIT_BIAS_LIMIT, min(LOGIT_BIAS_LIMIT, value)))
     return clean

@@ -12,8 +12,9 @@ from headrace.core.config import EMBEDDED_MODEL, EngineConfig
 from headrace.core.errors import ErrorKind, HeadraceError
 from headrace.core.outputs import RequestOutput
 from headrace.core.sampling_params import SamplingParams
-from headrace.engine.build import LoadedEngine, load_engine
+from headrace.engine.build import load_engine
 from headrace.engine.frontend import Frontend
+from headrace.engine.loaded import LoadedEngine
 from headrace.engine.loop import EngineLoop
 from headrace.engine.prompts import Prompt, checked_params, parse_prompt
 from headrace.text.stream import RequestStream

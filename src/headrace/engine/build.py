@@ -3,21 +3,19 @@
 Nothing big is allocated before the plan says that it fits.
 """
 
-import gc
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-import msgspec
 import torch
 
 from headrace.core.config import EngineConfig
 from headrace.core.errors import HeadraceError
 from headrace.core.limits import ModelLimits
-from headrace.core.sampling_params import SamplingParams
 from headrace.engine.engine import Engine
 from headrace.engine.kv.manager import KVManager
+from headrace.engine.loaded import EnginePlan, LoadedEngine
 from headrace.engine.run.rows import Rows
 from headrace.engine.run.runner import Runner
 from headrace.engine.sample.sampler import Sampler
@@ -28,13 +26,14 @@ from headrace.models.decoder import Decoder
 from headrace.models.dtype import resolve_dtype
 from headrace.models.load import load_model
 from headrace.models.open import shape_of
-from headrace.planner.cache_plan import CachePlan, cpu_budget, plan_cache
+from headrace.planner.cache_plan import cpu_budget, plan_cache
+from headrace.planner.gguf_weights import GgufWeights
 from headrace.planner.hf_config import shape_from_config
 from headrace.planner.host import available_memory_bytes
-from headrace.planner.memory import Form, activation_bytes, weight_bytes
+from headrace.planner.memory import Form, activation_bytes, rope_table_bytes, weight_bytes
+from headrace.planner.outline.from_shape import longest_context
 from headrace.planner.shape import ModelShape
 from headrace.store.files import ModelFiles
-from headrace.store.generation import eos_token_ids, generation_config, sampling_defaults
 from headrace.store.resolve import resolve
 from headrace.text.tokenizer import Tokenizer, open_tokenizer
 
@@ -59,61 +58,6 @@ class Stopwatch:
         return " · ".join(f"{name} {seconds:.2f}" for name, seconds in self.seconds.items())
 
 
-@dataclass(frozen=True, slots=True)
-class EnginePlan:
-    """What will be built, decided from the config and the files' headers alone."""
-
-    config: EngineConfig
-    files: ModelFiles
-    shape: ModelShape
-    device: torch.device
-    dtype: torch.dtype
-    cache: CachePlan
-    limits: Limits
-
-
-class LoadedEngine:
-    """An engine with what belongs to it. `tokenizer` is there unless it was not wanted."""
-
-    def __init__(
-        self, plan: EnginePlan, engine: Engine, tokenizer: Tokenizer | None, report: list[tuple[str, str]]
-    ) -> None:
-        self.config = plan.config
-        self.engine = engine
-        self.report = report
-        generation = generation_config(plan.config.generation_config, plan.files)
-        own_eos = None if tokenizer is None else tokenizer.eos_token_id
-        self.eos_token_ids = eos_token_ids(generation, [*plan.shape.eos_token_ids, own_eos])
-        self._sampling_defaults = sampling_defaults(generation)
-        self._tokenizer = tokenizer
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """The tokenizer. Raises where the engine was loaded without one."""
-        if self._tokenizer is None:
-            raise HeadraceError("This engine has no tokenizer", fix="Pass prompt_token_ids")
-        return self._tokenizer
-
-    def default_sampling_params(self) -> SamplingParams:
-        """vLLM's defaults with what the model's generation config says."""
-        try:
-            return msgspec.convert(self._sampling_defaults, SamplingParams)
-        except msgspec.ValidationError as error:
-            raise HeadraceError(
-                f"The model's generation config cannot be used: {error}",
-                fix="Use generation_config='vllm', or pass sampling_params",
-                param="generation_config",
-            ) from error
-
-    def close(self) -> None:
-        """Give back the model and the cache."""
-        self.engine.close()
-        self._tokenizer = None
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-
-
 def load_engine(config: EngineConfig, *, with_tokenizer: bool = True) -> LoadedEngine:
     """Build the engine that `config` describes. Raises `HeadraceError` for whatever of it cannot be served."""
     watch = Stopwatch()
@@ -126,7 +70,7 @@ def load_engine(config: EngineConfig, *, with_tokenizer: bool = True) -> LoadedE
     with watch.phase("kernels"):
         ops, kernel_report = kernels.ops(plan.dtype)
     engine, model = _build(plan, ops, watch)
-    return LoadedEngine(plan, engine, tokenizer, _report(plan, model, kernel_report, watch))
+    return LoadedEngine(plan, engine, tokenizer, _report(plan, model, kernel_report, watch), watch.seconds)
 
 
 def find_files(config: EngineConfig) -> ModelFiles:
@@ -154,7 +98,9 @@ def plan_engine(config: EngineConfig, files: ModelFiles) -> EnginePlan:
     device = _device(config.device)
     dtype = resolve_dtype(config.dtype, shape, files.kind, device)
     limits = _limits(config, device)
-    weights = weight_bytes(shape, _form(config, dtype), dtype.itemsize)
+    weights = _weight_bytes(config, files, shape, dtype, device)
+    positions = config.max_model_len if isinstance(config.max_model_len, int) else longest_context(shape)
+    weights += rope_table_bytes(shape, positions)
     activations = activation_bytes(shape, limits.max_num_batched_tokens, limits.max_num_seqs, dtype.itemsize)
     budget = cpu_budget(_available_bytes(device, config), weights, activations, config.kv_cache_memory_bytes)
     cache = plan_cache(
@@ -224,12 +170,19 @@ def _available_bytes(device: torch.device, config: EngineConfig) -> int:
     return available_memory_bytes()
 
 
-def _form(config: EngineConfig, dtype: torch.dtype) -> Form:
-    """The form of the linear weights for the budget: the largest that the loader may choose."""
-    if config.quantization in ("int8", "int4"):
-        return "int8"  # what int4 cannot keep in groups becomes int8
-    forms: dict[torch.dtype, Form] = {torch.float32: "float32", torch.float16: "float16"}
-    return forms.get(dtype, "bfloat16")
+def _weight_bytes(
+    config: EngineConfig, files: ModelFiles, shape: ModelShape, dtype: torch.dtype, device: torch.device
+) -> int:
+    """What the weights will take; a CPU's kernels lay a float head out beside the table that it is tied to."""
+    name, on_cpu = str(dtype).removeprefix("torch."), device.type == "cpu"
+    if files.header is not None:
+        groups = config.quantization == "int4" or (config.quantization == "auto" and on_cpu and name == "bfloat16")
+        return GgufWeights(
+            files.header, config.quantization, name, keeps_groups=groups, packs_head=on_cpu
+        ).nbytes()  # fmt: skip
+    forms: dict[str, Form] = {"float32": "float32", "float16": "float16", "int8": "int8", "int4": "int4"}
+    form = forms.get(config.quantization) or forms.get(name, "bfloat16")
+    return weight_bytes(shape, form, dtype.itemsize, packs_head=on_cpu)
 
 
 def _open_tokenizer(config: EngineConfig, files: ModelFiles) -> Tokenizer:

@@ -3,17 +3,20 @@
 The same object serves `LLM` in its own process and the engine process behind the HTTP server.
 """
 
-from array import array
+import time
 from collections import deque
+from collections.abc import Callable
 
+from headrace.core.continuation import check_continuation
 from headrace.core.errors import ErrorKind, HeadraceError
 from headrace.core.limits import ModelLimits
 from headrace.core.outputs import TokenLogprobs
+from headrace.engine.output_columns import OutputColumns
 from headrace.engine.request import Request
 from headrace.engine.requests import make_requests
 from headrace.engine.run.runner import LaunchedStep, Runner
 from headrace.engine.sample.noise import derive_seed
-from headrace.engine.sched.plan import PlannedRow
+from headrace.engine.sched.plan import PlannedRow, StepPlan
 from headrace.engine.sched.scheduler import Scheduler
 from headrace.wire.messages import LENGTH, RUNNING, STOP, AddRequest, EngineStats, StepOutput
 
@@ -41,7 +44,9 @@ class Engine:
         self._by_priority = priority_scheduling
         self._in_flight: deque[LaunchedStep] = deque()
         self._arrivals = 0
-        self._stats = EngineStats(num_blocks=scheduler.kv.pool.num_blocks)
+        self._steps = 0
+        self._prompt_tokens = 0
+        self._generation_tokens = 0
 
     @property
     def has_work(self) -> bool:
@@ -50,14 +55,13 @@ class Engine:
 
     def add(self, message: AddRequest) -> None:
         """Queue a request. Raises `HeadraceError`, with nothing changed, if the model cannot serve it."""
-        self.limits.check(message.prompt_token_ids, message.params)
+        self._check(message)
         self._arrivals += 1
         priority = message.priority if self._by_priority else 0
         hash_seed = self.scheduler.kv.hasher.seed(message.cache_salt)
         seed = derive_seed(self._seed, self._arrivals)
         parent, *children = make_requests(message, self.limits, (priority, self._arrivals), seed, hash_seed)
         self.scheduler.add(parent, children=children)
-        self._stats.prompt_tokens += len(message.prompt_token_ids)
 
     def abort(self, uids: list[int]) -> None:
         """End these sequences without further output."""
@@ -73,16 +77,22 @@ class Engine:
         """Forget cached prefixes; sequences that run keep what they have."""
         self.scheduler.kv.pool.forget_all()
 
-    def step(self) -> StepOutput | None:
-        """Launch the next step and commit the oldest one in flight, if it is due; what that one made."""
+    def step(self, on_begin: Callable[[int], None] | None = None) -> StepOutput | None:
+        """Launch the next step and commit the oldest one in flight, if it is due; what that one made.
+
+        `on_begin` is called with the number of tokens of a step that is about to be launched.
+        """
         plan = self.scheduler.schedule()
         if plan.rows:
+            _note_queue_seconds(plan)
+            if on_begin is not None:
+                on_begin(plan.num_tokens)
             self._in_flight.append(self._runner.launch(plan))
         elif not self._in_flight and self.scheduler.has_work:
             raise HeadraceError("No request can go on, and none is being computed", kind=ErrorKind.INTERNAL)
         if not self._in_flight or (plan.rows and len(self._in_flight) < self._max_in_flight):
             return None
-        self._stats.steps += 1
+        self._steps += 1
         return self._commit(self._in_flight.popleft())
 
     def close(self) -> None:
@@ -91,17 +101,39 @@ class Engine:
         self._runner.close()
 
     def stats(self) -> EngineStats:
-        """Counters since the start and the present load."""
-        scheduler, stats = self.scheduler, self._stats
-        stats.num_running, stats.num_waiting = len(scheduler.running), len(scheduler.waiting)
-        stats.num_free_blocks = scheduler.kv.pool.num_free
-        stats.prefix_cache_queries, stats.prefix_cache_hits = scheduler.kv.queries, scheduler.kv.hits
-        stats.num_preemptions = scheduler.num_preemptions
-        return stats
+        """Counters since the start and the present load.
+
+        A request's prompt counts once, with the first token that is made after it; output counts as it is handed out.
+        """
+        scheduler, kv = self.scheduler, self.scheduler.kv
+        return EngineStats(
+            num_running=len(scheduler.running),
+            num_waiting=len(scheduler.waiting) + scheduler.num_held,
+            num_waiting_tokens=scheduler.num_waiting_tokens,
+            num_blocks=kv.pool.num_blocks,
+            num_free_blocks=kv.pool.num_free,
+            prefix_cache_queries=kv.queries,
+            prefix_cache_hits=kv.hits,
+            num_preemptions=scheduler.num_preemptions,
+            prompt_tokens=self._prompt_tokens,
+            generation_tokens=self._generation_tokens,
+            steps=self._steps,
+        )
+
+    @property
+    def load(self) -> tuple[int, int]:
+        """How many requests run and wait: cheap enough to be asked every step."""
+        return len(self.scheduler.running), len(self.scheduler.waiting)
+
+    def _check(self, message: AddRequest) -> None:
+        prompt, output, params = message.prompt_token_ids, message.output_token_ids, message.params
+        self.limits.check(prompt, params)
+        if output:
+            check_continuation(self.limits, prompt, output, params, message.eos_token_ids)
 
     def _commit(self, step: LaunchedStep) -> StepOutput:
         tokens, logprobs = step.read()
-        output = _OutputColumns()
+        output = OutputColumns(step.plan.num_tokens)
         for row, tensors in step.prompt_logprobs:
             params = row.request.params
             row.request.prompt_logprobs += tensors.read([params.prompt_logprobs or 0] * len(tensors.tokens))
@@ -111,17 +143,27 @@ class Engine:
                 self._take(row, tokens[uid], logprobs.get(uid), output)
         return output.message()
 
-    def _take(self, row: PlannedRow, token: int, logprobs: TokenLogprobs | None, output: "_OutputColumns") -> None:
+    def _take(self, row: PlannedRow, token: int, logprobs: TokenLogprobs | None, output: OutputColumns) -> None:
         """Append a new token to its request, and end the request if that was its last."""
         request = row.request
-        if row.known == request.num_prompt:
+        if row.known == request.num_given:
             output.first(request)
+            self._prompt_tokens += 0 if request.forked else request.num_given
         request.tokens.append(token)
         finish, stop_token = _finish(request, token)
         output.add(request.uid, token, finish, stop_token, logprobs)
-        self._stats.generation_tokens += 1
+        self._generation_tokens += 1
         if finish != RUNNING:
+            output.last(request)
             self.scheduler.finish(request)
+
+
+def _note_queue_seconds(plan: StepPlan) -> None:
+    """How long those that begin with this step have waited; a preempted request has begun before."""
+    now = time.monotonic() if plan.admitted else 0.0
+    for request in plan.admitted:
+        if request.queue_seconds is None:
+            request.queue_seconds = now - request.arrival
 
 
 def _finish(request: Request, token: int) -> tuple[int, int]:
@@ -132,40 +174,3 @@ def _finish(request: Request, token: int) -> tuple[int, int]:
         if token in request.stop_token_ids:
             return STOP, token
     return (LENGTH if len(request.tokens) >= request.max_total_tokens else RUNNING), NO_TOKEN
-
-
-class _OutputColumns:
-    """A `StepOutput` in the making."""
-
-    def __init__(self) -> None:
-        self._uids, self._tokens = array("q"), array("i")
-        self._finish, self._stop_tokens = array("b"), array("i")
-        self._logprobs: list[TokenLogprobs | None] = []
-        self._prompt_logprobs: dict[int, list[TokenLogprobs | None]] = {}
-        self._cached_tokens: dict[int, int] = {}
-
-    def first(self, request: Request) -> None:
-        """Say what is said once a sequence; a fork has no prompt logprobs of its own."""
-        self._cached_tokens[request.uid] = request.num_cached or 0
-        if len(request.prompt_logprobs) == request.num_prompt and request.params.prompt_logprobs is not None:
-            self._prompt_logprobs[request.uid] = request.prompt_logprobs
-
-    def add(self, uid: int, token: int, finish: int, stop_token: int, logprobs: TokenLogprobs | None) -> None:
-        """One row."""
-        self._uids.append(uid)
-        self._tokens.append(token)
-        self._finish.append(finish)
-        self._stop_tokens.append(stop_token)
-        self._logprobs.append(logprobs)
-
-    def message(self) -> StepOutput:
-        """All rows as bytes."""
-        return StepOutput(
-            self._uids.tobytes(),
-            self._tokens.tobytes(),
-            self._finish.tobytes(),
-            self._stop_tokens.tobytes(),
-            self._logprobs if any(entry is not None for entry in self._logprobs) else None,
-            self._prompt_logprobs,
-            self._cached_tokens,
-        )

@@ -9,8 +9,9 @@ from headrace.core.errors import HeadraceError, not_yet
 from headrace.core.outputs import BeamSearchOutput, BeamSearchSequence, RequestOutput
 from headrace.core.sampling_params import BeamSearchParams, SamplingParams
 from headrace.engine.beam import Beam, BeamSearch, checked_beam_params, run_searches
-from headrace.engine.build import LoadedEngine, load_engine
+from headrace.engine.build import load_engine
 from headrace.engine.frontend import Frontend
+from headrace.engine.loaded import LoadedEngine
 from headrace.engine.progress import GenerationProgress
 from headrace.engine.prompts import ParsedPrompt, Prompt, checked_params, parse_prompts, per_prompt
 from headrace.text.stream import RequestStream

@@ -1,7 +1,8 @@
 """The engine's thread: drain commands, step, hand on what was made, until told to stop.
 
 One request's failure fails that request alone; a failed step fails every request, because the state of none of them
-is known any more.
+is known any more. Each turn leaves a sign of life, so that whoever waits can tell a loop that computes from one that
+hangs.
 """
 
 import time
@@ -23,6 +24,10 @@ from headrace.wire.messages import (
 )
 
 STATS_SECONDS = 0.5
+"""How often the counters are told while requests run."""
+
+LOAD_SECONDS = 0.02
+"""How soon they may be told again when requests came or went."""
 
 
 class Inbox(Protocol):
@@ -34,23 +39,33 @@ class Inbox(Protocol):
 
 
 class EngineLoop:
-    """Runs `engine` on commands from `inbox`; every event goes to `send`."""
+    """Runs `engine` on commands from `inbox`; every event goes to `send`.
 
-    def __init__(self, engine: Engine, inbox: Inbox, send: Callable[[Event], None]) -> None:
+    `beat` is called with the tokens of each step that begins, and with 0 when it is done.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        inbox: Inbox,
+        send: Callable[[Event], None],
+        beat: Callable[[int], None] | None = None,
+    ) -> None:
         self._engine = engine
         self._inbox = inbox
         self._send = send
-        self._stats_sent = 0.0
+        self._beat = beat
+        self._told = engine.stats()
+        self._told_load = engine.load
+        self._told_at = 0.0
 
     def run(self) -> bool:
         """Until a `Shutdown` comes (True), or a step fails (False; `EngineFailed` is then the last event)."""
         try:
             while self._obey(self._inbox.drain(wait=not self._engine.has_work)):
                 if self._engine.has_work:
-                    output = self._engine.step()
-                    if output is not None and output.uids:
-                        self._send(output)
-                    self._tell_stats()
+                    self._step()
+                self._tell_stats()
         except Exception as error:
             traceback.print_exc()
             what = f"A step of the engine failed with {type(error).__name__}: {error}"
@@ -58,12 +73,23 @@ class EngineLoop:
             return False
         return True
 
+    def _step(self) -> None:
+        output = self._engine.step(self._beat)
+        if self._beat is not None:
+            self._beat(0)
+        if output is not None:
+            self._send(output)
+
     def _tell_stats(self) -> None:
-        """Send the counters now and then, and when there is nothing left to do."""
-        now = time.monotonic()
-        if now - self._stats_sent >= STATS_SECONDS or not self._engine.has_work:
-            self._stats_sent = now
-            self._send(self._engine.stats())
+        """Send the counters now and then, soon when requests came or went, and at once when nothing is left to do."""
+        now, load = time.monotonic(), self._engine.load
+        pause = STATS_SECONDS if load == self._told_load else LOAD_SECONDS
+        if self._engine.has_work and now - self._told_at < pause:
+            return
+        stats = self._engine.stats()
+        if stats != self._told:
+            self._told, self._told_load, self._told_at = stats, load, now
+            self._send(stats)
 
     def _obey(self, commands: list[Command]) -> bool:
         """Carry out commands; False once one of them says to stop."""

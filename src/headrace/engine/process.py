@@ -18,7 +18,7 @@ from headrace.core.config import EngineConfig
 from headrace.core.errors import HeadraceError
 from headrace.wire.channel import WorkerChannel
 from headrace.wire.liveness import watch_parent
-from headrace.wire.messages import Command, EngineFailed, Ready
+from headrace.wire.messages import Command, EngineFailed
 
 _POLL_SECONDS = 60.0
 
@@ -67,9 +67,9 @@ def _serve(config: EngineConfig, channel: WorkerChannel) -> int:
         traceback.print_exc()
         channel.send(EngineFailed(f"The engine could not start: {type(error).__name__}: {error}"))
         return 1
-    limits = loaded.engine.limits
-    channel.send(Ready(limits.max_model_len, limits.vocab_size, list(loaded.report)))
-    return 0 if EngineLoop(loaded.engine, _ChannelInbox(channel), channel.send).run() else 1
+    channel.send(loaded.ready())
+    loop = EngineLoop(loaded.engine, _ChannelInbox(channel), channel.send, channel.heartbeat.beat)
+    return 0 if loop.run() else 1
 
 
 if __name__ == "__main__":

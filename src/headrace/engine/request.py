@@ -18,12 +18,15 @@ class State(Enum):
 
 @dataclass(slots=True, eq=False)
 class Request:
-    """A sequence. `tokens` are those that the host knows, the prompt first.
+    """A sequence. `tokens` are those that the host knows, the prompt first; it came with `num_given` of them.
 
-    `num_computed` of them have their keys and values in `blocks`, or will have once the steps in flight are done;
-    `num_unread` further tokens are sampled by steps in flight and not read yet. `num_remembered` of the blocks can be
-    found by their hash. `key` orders requests, lower first. `keep_blocks` leaves a finished request its blocks until
-    it is released, so that others can be forked off it.
+    Those after the first `num_prompt` are output, also where they came with the request, which then continues an
+    answer. `num_computed` of the tokens have their keys and values in `blocks`, or will have once the steps in flight
+    are done; `num_unread` further tokens are sampled by steps in flight and not read yet. `num_remembered` of the
+    blocks can be found by their hash. `key` orders requests, lower first. `keep_blocks` leaves a finished request its
+    blocks until it is released, so that others can be forked off it; a `forked` one never computed its own prompt.
+    `arrival` is when it came (`time.monotonic`), and `queue_seconds` how long its prompt then waited for its first
+    step.
     """
 
     uid: int
@@ -37,15 +40,19 @@ class Request:
     seed: int = 0
     hash_seed: bytes = b""
     keep_blocks: bool = False
+    num_prompt: int = 0
+    arrival: float = 0.0
 
     state: State = State.WAITING
-    num_prompt: int = 0
+    num_given: int = 0
     num_computed: int = 0
     num_unread: int = 0
     num_remembered: int = 0
     steps_in_flight: int = 0
     num_cached: int | None = None
+    queue_seconds: float | None = None
     num_preemptions: int = 0
+    forked: bool = False
     row: int = -1
     blocks: list[int] = field(default_factory=list)
     hashes: list[bytes] = field(default_factory=list)
@@ -53,7 +60,8 @@ class Request:
     prompt_logprobs: list[TokenLogprobs | None] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.num_prompt = len(self.tokens)
+        self.num_given = len(self.tokens)
+        self.num_prompt = self.num_prompt or self.num_given
         self.prompt_logprobs = [None]
 
     @property
@@ -63,7 +71,7 @@ class Request:
 
     @property
     def num_output(self) -> int:
-        """Tokens made so far, those not read yet included."""
+        """Tokens of the answer so far, those not read yet included."""
         return self.num_tokens - self.num_prompt
 
     @property

@@ -1,5 +1,7 @@
 """From one message to the sequences that the scheduler runs."""
 
+import time
+
 from headrace.core.errors import HeadraceError
 from headrace.core.limits import ModelLimits
 from headrace.engine.request import Request
@@ -15,6 +17,7 @@ def make_requests(
     tokenizer or a generation config may name, are left out.
     """
     params, prompt = message.params, message.prompt_token_ids
+    now = time.monotonic()
     room = limits.max_model_len - len(prompt)
     ends = frozenset(() if params.ignore_eos else message.eos_token_ids)
     bad_words = [word for word in message.bad_words_token_ids if max(word) < limits.vocab_size]
@@ -22,7 +25,7 @@ def make_requests(
     requests = [
         Request(
             uid=uid,
-            tokens=list(prompt),
+            tokens=[*prompt, *message.output_token_ids],
             params=params,
             max_total_tokens=len(prompt) + min(room, params.max_tokens or room),
             stop_token_ids=frozenset(params.stop_token_ids or ()),
@@ -31,6 +34,8 @@ def make_requests(
             key=(*key, index),
             seed=seed + index,
             hash_seed=hash_seed,
+            num_prompt=len(prompt),
+            arrival=now,
         )
         for index, uid in enumerate(message.uids)
     ]

@@ -53,21 +53,31 @@ class _Decoder(Protocol):
 
 
 class _Bytes:
-    """Byte-level BPE: the text is the tokens' bytes as UTF-8, whatever the borders between them."""
+    """Byte-level BPE: the text is the tokens' bytes as UTF-8, whatever the borders between them.
+
+    Most tokens are whole characters; between two of them nothing is pending, and their text is always the same.
+    """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._bytes = tokenizer.bytes_by_id
+        self._whole_texts = tokenizer.whole_texts
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+        self._pending = False
 
     def prime(self, token_ids: Iterable[int]) -> None:
-        for token_id in token_ids:
-            self.add(token_id)
+        self._decode(b"".join(map(self._bytes.__getitem__, token_ids)))
 
     def add(self, token_id: int) -> str:
-        return self._utf8.decode(self._bytes[token_id])
+        text = None if self._pending else self._whole_texts[token_id]
+        return self._decode(self._bytes[token_id]) if text is None else text
 
     def flush(self) -> str:
-        return self._utf8.decode(b"", True)
+        return self._decode(b"", final=True)
+
+    def _decode(self, data: bytes, final: bool = False) -> str:
+        text = self._utf8.decode(data, final)
+        self._pending = bool(self._utf8.getstate()[0])
+        return text
 
     @property
     def pending_bytes(self) -> bytes:

@@ -1,5 +1,8 @@
 """One sequence's text side: what its tokens have become, and what of it has been told."""
 
+from collections.abc import Sequence
+
+from headrace.core.continuation import has_ended
 from headrace.core.outputs import CompletionOutput, Logprob, TokenLogprobs
 from headrace.core.sampling_params import SamplingParams
 from headrace.text.detokenizer import IncrementalDetokenizer
@@ -11,9 +14,18 @@ class SequenceText:
     """Tokens of one sequence in, its `CompletionOutput` out: whole, or only what is new since the last one.
 
     Without a tokenizer, or with `detokenize=False`, there is no text. A sequence takes no token after its end.
+    `told_token_ids` were told before, elsewhere: what is told now follows them, as if they had been told here. Raises
+    `HeadraceError` if their text has a stop string, which had ended the sequence.
     """
 
-    def __init__(self, index: int, params: SamplingParams, tokenizer: Tokenizer | None, prompt_tail: list[int]) -> None:
+    def __init__(
+        self,
+        index: int,
+        params: SamplingParams,
+        tokenizer: Tokenizer | None,
+        prompt_tail: list[int],
+        told_token_ids: Sequence[int] = (),
+    ) -> None:
         self.index = index
         self.token_ids: list[int] = []
         self.finish_reason: str | None = None
@@ -31,9 +43,9 @@ class SequenceText:
         )
         stops = params.stop_strings
         self._stop = StopChecker(stops, params.include_stop_str_in_output) if stops else None
-        self._told_tokens = 0
-        self._told_pieces = 0
+        self.num_told = self._told_tokens = len(told_token_ids)
         self._told_end = False
+        self._replay(told_token_ids)
 
     @property
     def finished(self) -> bool:
@@ -44,6 +56,18 @@ class SequenceText:
     def has_news(self) -> bool:
         """Whether `delta` would hold anything."""
         return self._told_tokens < len(self.token_ids) or (self.finished and not self._told_end)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether a token is nothing but its text: there are no logprobs, no stop strings to look for."""
+        return self._detokenizer is not None and self._stop is None and self._logprobs is None
+
+    def next_text(self, token_id: int) -> str:
+        """For a plain sequence, `add_token` and `delta` in one: the text to tell. All before must have been told."""
+        assert self._detokenizer is not None
+        self.token_ids.append(token_id)
+        self._told_tokens += 1
+        return self._detokenizer.add(token_id)
 
     def add_token(self, token_id: int, logprobs: TokenLogprobs | None, *, is_stop: bool) -> bool:
         """Take the next token; whether it completed a stop string, which ends the sequence.
@@ -65,6 +89,16 @@ class SequenceText:
         if not self.finished:
             self.finish_reason, self.stop_reason = reason, stop_reason
 
+    def _replay(self, token_ids: Sequence[int]) -> None:
+        """Bring detokenizer and stop strings to where they were after `token_ids`: held characters, held text."""
+        self.token_ids += token_ids
+        if self._detokenizer is None:
+            return
+        texts = list(map(self._detokenizer.add, token_ids))
+        stop = None if self._stop is None else self._stop.replay("".join(texts[self._min_tokens :]))
+        if stop is not None:
+            raise has_ended(f"output_token_ids make the stop string {stop!r}", "A stop string ends the answer")
+
     def _show(self, text: str) -> bool:
         if self._stop is None or len(self.token_ids) <= self._min_tokens:
             self._keep(text)
@@ -84,16 +118,16 @@ class SequenceText:
         """Everything so far."""
         text = "".join(self._pieces)
         self._pieces = [text]
-        return self._output(text, list(self.token_ids), None if self._logprobs is None else list(self._logprobs))
+        token_ids = self.token_ids[self.num_told :]
+        return self._output(text, token_ids, None if self._logprobs is None else list(self._logprobs))
 
     def delta(self) -> CompletionOutput:
         """What is new since the last `delta`."""
         start, self._told_tokens = self._told_tokens, len(self.token_ids)
         pieces, self._pieces = self._pieces, []
         self._told_end = self.finished
-        return self._output(
-            "".join(pieces), self.token_ids[start:], None if self._logprobs is None else self._logprobs[start:]
-        )
+        logprobs = None if self._logprobs is None else self._logprobs[start - self.num_told :]
+        return self._output("".join(pieces), self.token_ids[start:], logprobs)
 
     def _output(self, text: str, token_ids: list[int], logprobs: list[TokenLogprobs] | None) -> CompletionOutput:
         return CompletionOutput(

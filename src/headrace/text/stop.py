@@ -16,6 +16,18 @@ class StopChecker:
         self._include = include_stop_str_in_output
         self._held = ""
 
+    def replay(self, shown_text: str) -> str | None:
+        """Take up a text that was fed before, elsewhere; the stop string that had ended it, if there was one.
+
+        What is held back at its end depends only on its last characters, so a long text costs little.
+        """
+        for matcher in self._matchers:
+            if matcher.stop in shown_text:
+                return matcher.stop
+        longest = len(self._matchers[0].stop)
+        self.feed(shown_text[max(0, len(shown_text) - longest + 1) :])
+        return None
+
     def feed(self, new_text: str) -> tuple[str, str | None]:
         """(the text that may be shown now, the stop string that ended it or None). Not to be fed after a match."""
         if not self._held and self._firsts.isdisjoint(new_text):

@@ -3,6 +3,8 @@
 `LLM` in process and the HTTP front both use this, so that text, stop strings and logprobs are the same in both.
 """
 
+from collections.abc import Callable, Sequence
+
 from headrace.core.outputs import CompletionOutput, RequestMetrics, RequestOutput, TokenLogprobs
 from headrace.core.sampling_params import RequestOutputKind, SamplingParams
 from headrace.text.detokenizer import PROMPT_TAIL_TOKENS
@@ -16,7 +18,8 @@ class RequestStream:
     """The outputs of one request with `params.n` sequences, from its start to its end.
 
     A request is read in one way, the one its `output_kind` names. A token costs the same however long the text is,
-    but for CUMULATIVE, where each output repeats the text.
+    but for CUMULATIVE, where each output repeats the text. `told_token_ids` continue an answer that was cut: they have
+    been told already, and the outputs hold what follows them (see `SequenceText`, also for what it raises).
     """
 
     def __init__(
@@ -27,6 +30,7 @@ class RequestStream:
         params: SamplingParams,
         tokenizer: Tokenizer | None,
         arrival_time: float,
+        told_token_ids: Sequence[int] = (),
     ) -> None:
         self.request_id = request_id
         self._prompt = prompt
@@ -34,7 +38,7 @@ class RequestStream:
         self._kind = params.output_kind
         self._tokenizer = tokenizer
         tail = prompt_token_ids[-PROMPT_TAIL_TOKENS:]
-        self._sequences = [SequenceText(index, params, tokenizer, tail) for index in range(params.n)]
+        self._sequences = [SequenceText(index, params, tokenizer, tail, told_token_ids) for index in range(params.n)]
         self._running = params.n
         self._prompt_logprobs: PromptLogprobs | None = None
         self._cached_tokens: int | None = None
@@ -46,14 +50,19 @@ class RequestStream:
         return self._running == 0
 
     @property
+    def arrival_time(self) -> float:
+        """When the request came."""
+        return self._times.arrival_time
+
+    @property
     def num_prompt_tokens(self) -> int:
         """Tokens of the prompt."""
         return len(self._prompt_token_ids)
 
     @property
     def num_output_tokens(self) -> int:
-        """Tokens made so far, over all sequences."""
-        return sum(len(sequence.token_ids) for sequence in self._sequences)
+        """Tokens made so far, over all sequences; those that were told before are not among them."""
+        return sum(len(sequence.token_ids) - sequence.num_told for sequence in self._sequences)
 
     def add(
         self,
@@ -85,6 +94,14 @@ class RequestStream:
         if matched or finish_reason is not None:
             self._end_one(now)
         return matched and finish_reason is None
+
+    def plain_text(self, index: int) -> Callable[[int], str] | None:
+        """For DELTA, a shorter way than `add` and `output` where a token of sequence `index` is nothing but its text.
+
+        The function takes a token that does not end the sequence, and gives its text as a delta would hold it. It may
+        be used whenever nothing is left to tell. None if there are stop strings, logprobs or no text.
+        """
+        return self._sequences[index].next_text if self._sequences[index].is_plain else None
 
     def abort(self, reason: str = "abort", *, now: float | None = None) -> None:
         """End every sequence that still runs."""

@@ -1,12 +1,15 @@
 """The bytes that a token stands for: what detokenization adds up, and what logprobs show."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import tokenizers
 
 _SPACE = "\u2581"
+
+_MAX_TOKEN_ID = 2**32 - 1
+"""What the library's tokens are numbered up to."""
 
 
 def _byte_level_alphabet() -> dict[str, int]:
@@ -32,9 +35,10 @@ class TokenBytes(dict[int, bytes]):
         self._alphabet = _byte_level_alphabet()
 
     def __missing__(self, token_id: int) -> bytes:
-        token = self._backend.id_to_token(token_id)
-        value = b"" if token is None else self._spell(token_id, token)
-        self[token_id] = value
+        token = self._backend.id_to_token(token_id) if 0 <= token_id <= _MAX_TOKEN_ID else None
+        if token is None:
+            return b""
+        value = self[token_id] = self._spell(token_id, token)
         return value
 
     def _from_alphabet(self, _: int, token: str) -> bytes:
@@ -49,6 +53,22 @@ class TokenBytes(dict[int, bytes]):
             return token.encode()
         byte = fallback_byte(token)
         return token.replace(_SPACE, " ").encode() if byte is None else bytes([byte])
+
+
+class WholeTexts(dict[int, str | None]):
+    """Token id -> its text, if its bytes are whole characters; else None. Worked out when first asked for."""
+
+    def __init__(self, bytes_by_id: Mapping[int, bytes]) -> None:
+        super().__init__()
+        self._bytes = bytes_by_id
+
+    def __missing__(self, token_id: int) -> str | None:
+        try:
+            text = self._bytes[token_id].decode()
+        except UnicodeDecodeError:
+            text = None
+        self[token_id] = text
+        return text
 
 
 def fallback_byte(token: str) -> int | None:

@@ -14,7 +14,7 @@ from headrace.text.gguf_tokenizer import load_gguf
 from headrace.text.hf_tokenizer import load_directory
 from headrace.text.parts import DEFAULT_TEMPLATE, TokenizerParts
 from headrace.text.pieces import Pieces
-from headrace.text.token_bytes import TokenBytes
+from headrace.text.token_bytes import TokenBytes, WholeTexts
 
 _MAX_TOKEN_ID = 2**32 - 1
 
@@ -40,6 +40,7 @@ class Tokenizer:
         self._templates = ChatTemplates(parts.chat_templates)
         self._special_ids = self._ids_of_special_tokens()
         self._token_bytes = TokenBytes(parts.backend)
+        self._whole_texts = WholeTexts(self._token_bytes)
 
     @classmethod
     def from_directory(cls, path: Path | str) -> "Tokenizer":
@@ -64,6 +65,11 @@ class Tokenizer:
     def bytes_by_id(self) -> Mapping[int, bytes]:
         """Token id -> its bytes, for any integer."""
         return self._token_bytes
+
+    @property
+    def whole_texts(self) -> Mapping[int, str | None]:
+        """Token id -> the text of its bytes, None if they are not whole characters; for any integer."""
+        return self._whole_texts
 
     @cached_property
     def pieces(self) -> Pieces:

@@ -1,16 +1,19 @@
 """The one hop each way between the HTTP process and the engine process: two ZeroMQ PUSH/PULL pairs over Unix sockets.
 
 The front owns the directory that the sockets live in (mode 0700, so that no other user can talk to the engine) and
-binds both; the engine connects. One frame is one message. Neither side ever waits for the other in `send`.
+binds both; the engine connects. One frame is one message. Neither side ever waits for the other in `send`. Beside the
+sockets is the file in which the engine shows that it moves.
 """
 
 import asyncio
 import shutil
 import tempfile
 from collections.abc import Callable
+from pathlib import Path
 
 import zmq
 
+from headrace.wire.heartbeat import FILE_NAME, Heartbeat
 from headrace.wire.messages import Command, Event, decode_command, decode_event, encode
 
 LAST_WORD_MILLISECONDS = 1_000
@@ -24,6 +27,7 @@ class EngineChannel:
         self._directory = tempfile.mkdtemp(prefix="headrace-")
         self.commands_address = f"ipc://{self._directory}/commands"
         self.events_address = f"ipc://{self._directory}/events"
+        self.heartbeat = Heartbeat(Path(self._directory, FILE_NAME), create=True)
         self._context = zmq.Context(io_threads=1)
         self._commands = _socket(self._context, zmq.PUSH)
         self._events = _socket(self._context, zmq.PULL)
@@ -47,12 +51,13 @@ class EngineChannel:
         return True
 
     def close(self) -> None:
-        """Close both sockets and remove the directory; closing twice is fine."""
+        """Close both sockets and the heartbeat, and remove the directory; closing twice is fine."""
         if self._events.closed:
             return
         if self._loop is not None:
             self._loop.remove_reader(self._events.fileno())
         self._context.destroy(linger=0)
+        self.heartbeat.close()
         self.remove_directory()
 
     def remove_directory(self) -> None:
@@ -73,6 +78,7 @@ class WorkerChannel:
     """The engine's end, for its one thread."""
 
     def __init__(self, commands_address: str, events_address: str) -> None:
+        self.heartbeat = Heartbeat(Path(commands_address.removeprefix("ipc://")).with_name(FILE_NAME))
         self._context = zmq.Context(io_threads=1)
         self._commands = _socket(self._context, zmq.PULL)
         self._events = _socket(self._context, zmq.PUSH)
@@ -97,8 +103,9 @@ class WorkerChannel:
         self._events.send(encode(event), zmq.NOBLOCK)
 
     def close(self) -> None:
-        """Close both sockets, giving the last event a moment to leave; closing twice is fine."""
+        """Close sockets and heartbeat, giving the last event a moment to leave; closing twice is fine."""
         self._context.destroy(linger=LAST_WORD_MILLISECONDS)
+        self.heartbeat.close()
 
 
 def _socket(context: "zmq.Context[zmq.Socket[bytes]]", kind: int) -> "zmq.Socket[bytes]":

@@ -20,7 +20,11 @@ RUNNING, STOP, LENGTH, ABORT, ERROR = range(5)
 
 
 class AddRequest(msgspec.Struct, tag="add", array_like=True):
-    """Start a request. `uids` has `params.n` entries; lower `priority` runs first under the priority policy."""
+    """Start a request. `uids` has `params.n` entries; lower `priority` runs first under the priority policy.
+
+    `output_token_ids` continues a sequence that was cut: they were sampled before, elsewhere, and count as output for
+    lengths, penalties and the noise's position. With them, `params.n` is 1.
+    """
 
     uids: list[int]
     prompt_token_ids: list[int]
@@ -29,6 +33,7 @@ class AddRequest(msgspec.Struct, tag="add", array_like=True):
     bad_words_token_ids: list[list[int]] = []
     priority: int = 0
     cache_salt: str = ""
+    output_token_ids: list[int] = []
 
 
 class AbortRequests(msgspec.Struct, tag="abort", array_like=True):
@@ -49,11 +54,18 @@ Command = AddRequest | AbortRequests | ResetPrefixCache | Shutdown
 
 
 class Ready(msgspec.Struct, tag="ready", array_like=True):
-    """The engine can take requests. `report` is the start-up report, one (label, text) pair a line."""
+    """The engine can take requests. `report` is the start-up report, one (label, text) pair a line.
+
+    `cache_config` are the labels of the metric `vllm:cache_config_info`, `startup_seconds` the start-up's phases.
+    """
 
     max_model_len: int
     vocab_size: int
     report: list[tuple[str, str]]
+    max_num_seqs: int = 256
+    max_num_batched_tokens: int = 2_048
+    cache_config: dict[str, str] = {}
+    startup_seconds: dict[str, float] = {}
 
 
 class StepOutput(msgspec.Struct, tag="step", array_like=True):
@@ -61,8 +73,9 @@ class StepOutput(msgspec.Struct, tag="step", array_like=True):
 
     `uids` int64, `token_ids` int32 (-1: none, the sequence ended without one), `finish` int8 indexes
     `FINISH_REASONS`, `stop_token` int32 the stop token id that ended it (-1: none, or plain EOS).
-    `logprobs` has an entry per row if any row asked for them; `prompt_logprobs` and `cached_tokens` come once a
-    sequence, by uid, with its first token.
+    `logprobs` has an entry per row if any row asked for them; `prompt_logprobs`, `cached_tokens` (of the prompt) and
+    `queue_seconds` (from the engine's receiving the request to its first step) come once a sequence, by uid, with its
+    first token; `preemptions` with its last, if there were any. `num_tokens` is how many tokens the step computed.
     """
 
     uids: bytes
@@ -72,6 +85,9 @@ class StepOutput(msgspec.Struct, tag="step", array_like=True):
     logprobs: list[TokenLogprobs | None] | None = None
     prompt_logprobs: dict[int, list[TokenLogprobs | None]] = {}
     cached_tokens: dict[int, int] = {}
+    queue_seconds: dict[int, float] = {}
+    preemptions: dict[int, int] = {}
+    num_tokens: int = 0
 
     def rows(self) -> Iterator[tuple[int, int, int, int]]:
         """(uid, token_id, finish, stop_token) row by row."""
@@ -91,10 +107,17 @@ class RequestFailed(msgspec.Struct, tag="failed", array_like=True):
 
 
 class EngineStats(msgspec.Struct, tag="stats", array_like=True):
-    """Counters since the start, and what runs and waits now."""
+    """Counters since the start, and what runs and waits now. Prefix cache queries and hits are counted in tokens.
+
+    `num_waiting` counts sequences, also those that wait for the prompt that they share with another; of
+    `num_waiting_tokens`, which are to be computed before they make a token, such a prompt's count once.
+    `prompt_tokens` are what requests came with, counted once a request, with the first token made after them;
+    `generation_tokens` are counted as they are handed out.
+    """
 
     num_running: int = 0
     num_waiting: int = 0
+    num_waiting_tokens: int = 0
     num_blocks: int = 0
     num_free_blocks: int = 0
     prefix_cache_queries: int = 0

@@ -28,7 +28,7 @@ class KVManager:
 
     def match_prefix(self, request: Request) -> None:
         """Take the cached blocks that the request's tokens begin with; at least its last token stays to compute."""
-        if not (self.enable_prefix_caching and request.params.reads_prefix_cache):
+        if not self._looks_up(request):
             return
         usable = len(request.tokens) - 1
         self.hasher.extend(request.hashes, request.hash_seed, request.tokens, len(request.tokens))
@@ -42,10 +42,12 @@ class KVManager:
         request.num_computed = len(request.blocks) * self.block_size
 
     def count_match(self, request: Request) -> None:
-        """Account the prefix cache's part in a request, when it is admitted for the first time."""
-        if request.num_cached is None:
-            request.num_cached = request.num_computed
-            self.queries += request.num_prompt
+        """Account the prefix cache's part in a request, in tokens, when it is admitted for the first time."""
+        if request.num_cached is not None:
+            return
+        request.num_cached = request.num_computed
+        if self._looks_up(request):
+            self.queries += len(request.tokens)
             self.hits += request.num_computed
 
     def blocks_missing(self, request: Request, num_tokens: int) -> int:
@@ -78,7 +80,8 @@ class KVManager:
         for block in child.blocks:
             self.pool.share(block)
         child.num_computed = num_tokens
-        child.num_cached = parent.num_cached
+        child.forked = True
+        child.num_cached, child.queue_seconds = parent.num_cached, parent.queue_seconds
         child.num_remembered = num_tokens // self.block_size
         child.hashes = parent.hashes[: child.num_remembered]
 
@@ -97,6 +100,9 @@ class KVManager:
         while request.blocks:
             self.pool.release(request.blocks.pop())
         request.num_computed = request.num_remembered = 0
+
+    def _looks_up(self, request: Request) -> bool:
+        return self.enable_prefix_caching and request.params.reads_prefix_cache
 
     def _shared_block(self, request: Request) -> int | None:
         """The index of the block that the next token would be written to, if that block may not be written."""

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 CANDIDATES = 512
+WHOLE_ROWS = 16
+"""Rows that are sorted whole at a time: sorting takes many times the memory of the logits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +50,8 @@ def draw_truncated(x: Tensor, params: DrawParams) -> Tensor:
     count = min(vocab_size, max(CANDIDATES, int(params.top_k.max())))
     tokens, short = _draw_among(x, params, count)
     if count < vocab_size and bool(short.any()):
-        index = short.nonzero().squeeze(-1)
-        tokens[index] = _draw_among(x[index], params.select(index), vocab_size)[0]
+        for index in torch.split(short.nonzero().squeeze(-1), WHOLE_ROWS):
+            tokens[index] = _draw_among(x[index], params.select(index), vocab_size)[0]
     return tokens
 
 

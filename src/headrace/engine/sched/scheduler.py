@@ -44,6 +44,17 @@ class Scheduler:
         """Whether any request waits or runs."""
         return bool(self.waiting) or bool(self.running)
 
+    @property
+    def num_held(self) -> int:
+        """Requests that wait for their prompt to be computed by the one that they will be forked from."""
+        parents = (request for queue in (self.waiting, self.running) for request in queue if request.children)
+        return sum(child.state is State.HELD for parent in parents for child in parent.children)
+
+    @property
+    def num_waiting_tokens(self) -> int:
+        """Tokens that the waiting requests have to compute before they make one."""
+        return sum(request.num_tokens - request.num_computed for request in self.waiting)
+
     def add(self, request: Request, *, children: Iterable[Request] = ()) -> None:
         """Queue a request. `children` have the same prompt; they are forked off once it is computed."""
         self._requests[request.uid] = request
