@@ -27,6 +27,7 @@ from headrace.cli.engine_launcher import EngineProcess
 from headrace.core.config import EngineConfig
 from headrace.server.engine_client import EngineClient
 from headrace.server.model_text import ModelText
+from headrace.server.options import ServerOptions
 from headrace.server.run import listen, serve
 from headrace.server.state import ServerState
 from headrace.testing.fake_engine import Script
@@ -73,19 +74,22 @@ class FakeEngineProcess(EngineProcess):
         self._text = text
 
     def load(self) -> ModelText:
-        self.configure(self._script)
+        self.reload()
         return self._text
+
+    def reload(self) -> None:
+        self.configure(self._script)
 
 
 class RunningServer:
     """A server on a thread of its own."""
 
-    def __init__(self, script: Script, text: ModelText, **options: object) -> None:
+    def __init__(self, script: Script, text: ModelText, options: ServerOptions | None = None) -> None:
         self.engine = FakeEngineProcess(script, text)
-        self._listener = listen("127.0.0.1", 0)
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.listener = listen("127.0.0.1", 0)
+        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
         self.error: BaseException | None = None
-        self._options = options
+        self._options = options or ServerOptions()
         self._started = threading.Event()
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
@@ -144,9 +148,10 @@ class RunningServer:
         task = asyncio.current_task()
         assert task is not None
         self._task = task
-        self.client_state = ServerState(EngineClient(self.engine), (MODEL, "alias"), root="somewhere", max_logprobs=5)
+        client = EngineClient(self.engine, self._options)
+        self.client_state = ServerState(client, (MODEL, "alias"), "somewhere", self._options, max_logprobs=5)
         self._started.set()
-        await serve(self.client_state, self._listener, on_ready=lambda: None, **self._options)  # type: ignore[arg-type]
+        await serve(self.client_state, self.listener, on_ready=lambda: None)
 
 
 StartServer = Callable[..., RunningServer]
@@ -162,13 +167,13 @@ def start_server(model_text: ModelText) -> Iterator[StartServer]:
         say: str | None = None,
         wait: bool = True,
         sampling_defaults: dict[str, float] | None = None,
-        shutdown_timeout_seconds: float = 5.0,
+        options: dict[str, object] | None = None,
         **script: object,
     ) -> RunningServer:
         tokens = [] if say is None else model_text.tokenizer.encode(say, add_special_tokens=False)
         settings = Script(token_ids=tokens, vocab_size=model_text.tokenizer.vocab_size, **script)  # type: ignore[arg-type]
         own_text = dataclasses.replace(model_text, sampling_defaults=sampling_defaults or {})
-        server = RunningServer(settings, own_text, shutdown_timeout_seconds=shutdown_timeout_seconds)
+        server = RunningServer(settings, own_text, ServerOptions(**(options or {})))  # type: ignore[arg-type]
         running.append(server)
         return server.wait_ready() if wait else server
 

@@ -3,6 +3,7 @@
 import array
 import fcntl
 import json
+import socket
 import termios
 import threading
 import time
@@ -12,6 +13,7 @@ import openai
 import pytest
 
 from headrace.core.errors import ErrorKind
+from headrace.server.run import listen
 
 HI = [{"role": "user", "content": "Hi"}]
 ENDLESS = "all work and no play " * 100
@@ -66,7 +68,7 @@ def test_a_client_that_leaves_frees_its_sequences(start_server, fields):
     server.wait_until(lambda: server.num_running == fields.get("n", 1))
     connection.close()
     server.wait_until(lambda: server.num_running == 0, seconds=2)
-    assert server.get("/load").json() == {"server_load": 0}
+    assert not any(server.get("/load").json().values())
 
 
 def test_closing_an_openai_stream_frees_its_sequence(start_server):
@@ -132,7 +134,7 @@ def test_stopping_lets_open_requests_finish(start_server):
 
 
 def test_stopping_ends_what_takes_too_long_with_an_error(start_server):
-    server = slow(start_server, shutdown_timeout_seconds=0.2)
+    server = slow(start_server, options={"shutdown_timeout_seconds": 0.2})
     stream = iter(server.client().chat.completions.create(**body(), stream=True))
     next(stream)
     stopper = threading.Thread(target=server.stop)
@@ -159,7 +161,9 @@ def wait_until_full(connection):
 
 
 def test_a_reader_that_does_not_read_does_not_keep_the_server(start_server, caplog):
-    server = start_server(say=ENDLESS * 10, step_seconds=0.001, max_model_len=30_000, shutdown_timeout_seconds=0.2)
+    server = start_server(
+        say=ENDLESS * 10, step_seconds=0.001, max_model_len=30_000, options={"shutdown_timeout_seconds": 0.2}
+    )
     with send_raw(server, {"stream": True, "n": 8, "logprobs": True, "top_logprobs": 5}) as connection:
         wait_until_full(connection)
         began = time.monotonic()
@@ -175,6 +179,14 @@ def test_a_reader_that_does_not_read_does_not_slow_another(start_server):
     began = time.monotonic()
     assert server.post("/v1/chat/completions", body(max_tokens=20)).status_code == 200
     assert time.monotonic() - began < 5
-    assert server.get("/load").json() == {"server_load": 8}, "the long answer was not in the way"
+    assert server.get("/load").json()["server_load"] == 8, "the long answer was not in the way"
     connection.close()
     server.wait_until(lambda: server.num_running == 0)
+
+
+def test_what_is_written_is_sent_at_once():
+    """asyncio switches Nagle's algorithm off only for sockets that say they speak TCP; with it, answers take 40 ms."""
+    with listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+        accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.proto == socket.IPPROTO_TCP

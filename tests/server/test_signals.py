@@ -1,5 +1,6 @@
 """What signals do to a server process and to the engine process behind it."""
 
+import http.client
 import json
 import os
 import signal
@@ -74,6 +75,29 @@ def test_an_open_stream_is_finished_before_the_end(front):
         events = [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
     assert events[-1]["choices"][0]["finish_reason"] == "length"
     assert front.end() == (0, "")
+
+
+def test_what_was_sent_before_the_signal_is_answered(front):
+    """On connections that were open and idle, or that were made just then: the server has read nothing of it yet."""
+    connections = [_ask(http.client.HTTPConnection(front.url[7:], timeout=10)) for _ in range(20)]
+    assert {_status(connection) for connection in connections} == {200}
+    connections += [http.client.HTTPConnection(front.url[7:], timeout=10) for _ in range(20)]
+    for connection in connections:
+        _ask(connection)
+    front.process.send_signal(signal.SIGTERM)
+    assert [_status(connection) for connection in connections] == [200] * 40
+    assert front.end() == (0, "")
+
+
+def _ask(connection: http.client.HTTPConnection) -> http.client.HTTPConnection:
+    connection.request("POST", "/v1/completions", json.dumps({"prompt": "a", "max_tokens": 5}))
+    return connection
+
+
+def _status(connection: http.client.HTTPConnection) -> int:
+    answer = connection.getresponse()
+    answer.read()
+    return answer.status
 
 
 def test_a_second_ctrl_c_does_not_wait(front):

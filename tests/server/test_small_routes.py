@@ -48,4 +48,4 @@ def test_version_health_ready_load(server):
     assert server.get("/version").json() == {"version": headrace.__version__}
     assert server.get("/health").status_code == 200
     assert server.get("/ready").status_code == 200
-    assert server.get("/load").json() == {"server_load": 0}
+    assert server.get("/load").json() == {"server_load": 0, "waiting_requests": 0, "waiting_tokens": 0}

@@ -1,15 +1,13 @@
 """/v1/chat/completions: messages through the model's template, one answer or a stream of chunks."""
 
-from collections.abc import Sequence
-
 from headrace.core.outputs import CompletionOutput, RequestOutput
+from headrace.server.event_stream import EventStream
 from headrace.server.generation import Answer, Prompt, generating, new_answer
 from headrace.server.http import Exchange
 from headrace.server.logprobs import TokenNames, chat_logprobs, prompt_logprobs
 from headrace.server.protocol.chat import ChatCompletionRequest, ChatTemplateBody
-from headrace.server.sse import DONE, ChunkFormat, encode_json
+from headrace.server.sse import ChunkFormat, encode_json
 from headrace.server.state import ServerState
-from headrace.server.submission import Submission
 from headrace.server.usage import Usage
 
 
@@ -17,11 +15,17 @@ async def chat_completions(state: ServerState, exchange: Exchange) -> None:
     """Answer a chat request."""
     body = ChatCompletionRequest.parse(await exchange.body())
     answer = new_answer("chatcmpl", state.model_name(body.model), body.request_id)
-    prompt = await templated_prompt(state, body)
+    await answer_chat(state, exchange, body, answer, await templated_prompt(state, body))
+
+
+async def answer_chat(
+    state: ServerState, exchange: Exchange, body: ChatCompletionRequest, answer: Answer, prompt: Prompt
+) -> None:
+    """Answer `prompt`, whole or as a stream, as `body` asks for."""
     names = TokenNames(state.client.text.tokenizer, as_ids=bool(body.return_tokens_as_token_ids))
     async with generating(state, exchange, body, [prompt], answer) as submission:
         if body.stream:
-            await _ChatStream(exchange, body, answer, prompt, names).run(submission)
+            await EventStream(exchange, submission, _ChatEvents(body, answer, prompt, names)).run()
         else:
             [output] = await submission.results()
             await exchange.answer(encode_json(_whole(body, answer, prompt, output, names)))
@@ -47,7 +51,7 @@ async def templated_prompt(state: ServerState, body: ChatTemplateBody) -> Prompt
 def _whole(
     body: ChatCompletionRequest, answer: Answer, prompt: Prompt, output: RequestOutput, names: TokenNames
 ) -> dict[str, object]:
-    usage = Usage(len(prompt.token_ids))
+    usage = Usage(len(prompt.token_ids), len(prompt.told_token_ids))
     usage.count(0, output)
     choices = [_whole_choice(body, choice, names) for choice in output.outputs]
     whole = {**answer.fields("chat.completion"), "choices": choices, "usage": usage.fields()}
@@ -77,37 +81,36 @@ def _logprobs(body: ChatCompletionRequest, choice: CompletionOutput, names: Toke
     return chat_logprobs(choice.token_ids, choice.logprobs, body.num_logprobs, names)
 
 
-class _ChatStream:
+class _ChatEvents:
     """One streamed answer: the role, then text as it comes, then why it ended, then the counts if asked for."""
 
-    def __init__(
-        self, exchange: Exchange, body: ChatCompletionRequest, answer: Answer, prompt: Prompt, names: TokenNames
-    ) -> None:
+    def __init__(self, body: ChatCompletionRequest, answer: Answer, prompt: Prompt, names: TokenNames) -> None:
         options = body.stream_options
-        self._exchange = exchange
         self._body = body
         self._names = names
         self._prompt = prompt
-        self._usage = Usage(len(prompt.token_ids))
+        self.usage = Usage(len(prompt.token_ids), len(prompt.told_token_ids))
         self._final_usage = options is not None and options.include_usage
         self._running_usage = options is not None and options.continuous_usage_stats
         self._format = ChunkFormat(answer.fields("chat.completion.chunk"), usage_in_every_chunk=self._final_usage)
         self._plain = not self._running_usage and body.num_logprobs is None and not body.return_token_ids
 
-    async def run(self, submission: Submission) -> None:
-        """Stream until all choices have ended. The status line waits for the first output, which may be an error."""
-        async for position, output in submission.outputs():
-            self._usage.count(position, output)
-            chunks = self._chunks(output.outputs)
-            if not self._exchange.started:
-                await self._exchange.start_stream()
-                chunks = self._first_chunks() + chunks
-            await self._exchange.write(chunks)
-        last = self._format.chunk(b"", self._usage.fields()) if self._final_usage else b""
-        await self._exchange.end_stream(last + DONE)
-
-    def _first_chunks(self) -> bytes:
+    def first(self) -> bytes:
+        """The role, for each choice."""
         return b"".join(self._first_chunk(index) for index in range(self._body.n or 1))
+
+    def next(self, position: int, output: RequestOutput) -> bytes:
+        """A chunk for each choice that has something new."""
+        self.usage.count(position, output)
+        return b"".join(self._next_chunk(choice) for choice in output.outputs)
+
+    def around_text(self, position: int, number: int) -> tuple[bytes, bytes] | None:
+        """A chunk of a plain stream, but for its text."""
+        return self._format.around(*_around_content(number)) if self._plain else None
+
+    def last(self) -> bytes:
+        """The counts, if they were asked for."""
+        return self._format.chunk(b"", self.usage.fields()) if self._final_usage else b""
 
     def _first_chunk(self, index: int) -> bytes:
         choice: dict[str, object] = {
@@ -120,19 +123,16 @@ class _ChatStream:
             choice["prompt_token_ids"] = self._prompt.token_ids
         return self._chunk(encode_json(choice))
 
-    def _chunks(self, choices: Sequence[CompletionOutput]) -> bytes:
-        return b"".join(self._chunk(self._choice(choice)) for choice in choices)
+    def _next_chunk(self, choice: CompletionOutput) -> bytes:
+        if not self._plain or choice.finish_reason is not None:
+            return self._chunk(self._choice(choice))
+        head, tail = _around_content(choice.index)
+        return self._chunk(head + encode_json(choice.text) + tail) if choice.text else b""
 
     def _chunk(self, choice: bytes) -> bytes:
-        return self._format.chunk(choice, self._usage.fields() if self._running_usage else None)
+        return self._format.chunk(choice, self.usage.fields() if self._running_usage else None)
 
     def _choice(self, choice: CompletionOutput) -> bytes:
-        if self._plain and choice.finish_reason is None:
-            return (
-                b'{"index":%d,"delta":{"content":' % choice.index
-                + encode_json(choice.text)
-                + b'},"logprobs":null,"finish_reason":null}'
-            )
         chunk = {
             "index": choice.index,
             "delta": {"content": choice.text} if choice.text else {},
@@ -144,3 +144,8 @@ class _ChatStream:
         if self._body.return_token_ids:
             chunk["token_ids"] = choice.token_ids
         return encode_json(chunk)
+
+
+def _around_content(index: int) -> tuple[bytes, bytes]:
+    """A choice that has nothing but text, before and after the text."""
+    return b'{"index":%d,"delta":{"content":' % index, b'},"logprobs":null,"finish_reason":null}'

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 
 from headrace.core.outputs import CompletionOutput, RequestOutput, TokenLogprobs
+from headrace.server.event_stream import EventStream
 from headrace.server.generation import Answer, Prompt, generating, new_answer
 from headrace.server.http import Exchange
 from headrace.server.logprobs import TokenNames, completion_logprobs, prompt_logprobs
 from headrace.server.protocol.completions import CompletionRequest
-from headrace.server.sse import DONE, ChunkFormat, encode_json
+from headrace.server.sse import ChunkFormat, encode_json
 from headrace.server.state import ServerState
-from headrace.server.submission import Submission
 from headrace.server.usage import Usage
 
 OBJECT = "text_completion"
@@ -19,17 +19,23 @@ async def completions(state: ServerState, exchange: Exchange) -> None:
     """Answer a completion request."""
     body = CompletionRequest.parse(await exchange.body())
     answer = new_answer("cmpl", state.model_name(body.model), body.request_id)
-    prompts = await _prompts(state, body)
+    await answer_completions(state, exchange, body, answer, await tokenized_prompts(state, body))
+
+
+async def answer_completions(
+    state: ServerState, exchange: Exchange, body: CompletionRequest, answer: Answer, prompts: Sequence[Prompt]
+) -> None:
+    """Answer `prompts`, whole or as a stream, as `body` asks for."""
     names = TokenNames(state.client.text.tokenizer, as_ids=bool(body.return_tokens_as_token_ids))
     choices = _Choices(body, prompts, names)
     async with generating(state, exchange, body, prompts, answer) as submission:
         if body.stream:
-            await _stream(exchange, body, answer, choices, submission)
+            await EventStream(exchange, submission, _CompletionEvents(body, answer, choices)).run()
         else:
             await exchange.answer(encode_json(_whole(answer, choices, await submission.results())))
 
 
-async def _prompts(state: ServerState, body: CompletionRequest) -> list[Prompt]:
+async def tokenized_prompts(state: ServerState, body: CompletionRequest) -> list[Prompt]:
     """Token ids for each prompt; a prompt that came as ids is decoded only to be echoed."""
     tokenizer = state.client.text.tokenizer
     texts = [prompt for prompt in body.prompts if isinstance(prompt, str)]
@@ -53,23 +59,40 @@ def _whole(answer: Answer, choices: "_Choices", outputs: Sequence[RequestOutput]
     return {**answer.fields(OBJECT), "choices": shapes, "usage": usage.fields()}
 
 
-async def _stream(
-    exchange: Exchange, body: CompletionRequest, answer: Answer, choices: "_Choices", submission: Submission
-) -> None:
-    options = body.stream_options
-    final_usage = options is not None and options.include_usage
-    running_usage = options is not None and options.continuous_usage_stats
-    usage = choices.new_usage()
-    chunks = ChunkFormat(answer.fields(OBJECT), usage_in_every_chunk=final_usage)
-    async for position, output in submission.outputs():
-        shapes = choices.shapes(position, output)
-        usage.count(position, output)
-        if not exchange.started:
-            await exchange.start_stream()
-        counts = usage.fields() if running_usage else None
-        await exchange.write(b"".join(chunks.chunk(encode_json(shape), counts) for shape in shapes))
-    last = chunks.chunk(b"", usage.fields()) if final_usage else b""
-    await exchange.end_stream(last + DONE)
+class _CompletionEvents:
+    """One streamed answer: text as it comes, at its end why it ended, then the counts if they were asked for."""
+
+    def __init__(self, body: CompletionRequest, answer: Answer, choices: "_Choices") -> None:
+        options = body.stream_options
+        self._choices = choices
+        self._n = body.n or 1
+        self._final_usage = options is not None and options.include_usage
+        self._running_usage = options is not None and options.continuous_usage_stats
+        self._format = ChunkFormat(answer.fields(OBJECT), usage_in_every_chunk=self._final_usage)
+        self._plain = not self._running_usage and choices.plain
+        self.usage = choices.new_usage()
+
+    def first(self) -> bytes:
+        """Nothing: the first text says as much."""
+        return b""
+
+    def next(self, position: int, output: RequestOutput) -> bytes:
+        """A chunk for each choice that has something new."""
+        shapes = self._choices.shapes(position, output)
+        self.usage.count(position, output)
+        told = [shape for shape in shapes if shape["text"] or shape["finish_reason"] or not self._plain]
+        usage = self.usage.fields() if self._running_usage else None
+        return b"".join(self._format.chunk(encode_json(shape), usage) for shape in told)
+
+    def around_text(self, position: int, number: int) -> tuple[bytes, bytes] | None:
+        """A chunk of a plain stream, but for its text."""
+        head = b'{"index":%d,"text":' % (position * self._n + number)
+        tail = b',"logprobs":null,"finish_reason":null,"stop_reason":null}'
+        return self._format.around(head, tail) if self._plain else None
+
+    def last(self) -> bytes:
+        """The counts, if they were asked for."""
+        return self._format.chunk(b"", self.usage.fields()) if self._final_usage else b""
 
 
 class _Choices:
@@ -80,13 +103,24 @@ class _Choices:
         self._prompts = prompts
         self._names = names
         self._begun: set[int] = set()
-        self._offsets: dict[int, int] = {}
+        self._offsets = {
+            number: sum(len(names.name(token_id)) for token_id in prompt.told_token_ids)
+            for number, prompt in enumerate(prompts)
+            if prompt.told_token_ids and body.num_logprobs is not None
+        }
         self._prompt_logprobs: dict[int, list[TokenLogprobs | None]] = {}
         self._echoed = [self._echo_text(prompt) if body.echo else "" for prompt in prompts]
 
+    @property
+    def plain(self) -> bool:
+        """Whether a choice that has begun carries nothing but text until its end."""
+        body = self._body
+        return body.num_logprobs is None and body.prompt_logprobs is None and not body.return_token_ids
+
     def new_usage(self) -> Usage:
         """The counts of this answer, so far the prompts'."""
-        return Usage(sum(len(prompt.token_ids) for prompt in self._prompts))
+        prompts = self._prompts
+        return Usage(sum(len(each.token_ids) for each in prompts), sum(len(each.told_token_ids) for each in prompts))
 
     def shapes(self, position: int, output: RequestOutput) -> list[dict[str, object]]:
         """The choices in `output`, numbered over all prompts."""

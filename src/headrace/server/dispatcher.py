@@ -4,38 +4,33 @@ Every submission that was opened ends: finished, aborted by its reader, or faile
 """
 
 import itertools
+import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 from headrace.core.errors import ErrorKind, HeadraceError
-from headrace.core.outputs import TokenLogprobs
-from headrace.server.submission import Submission
+from headrace.server.metrics import ServerMetrics
+from headrace.server.open_sequence import OpenRequest, OpenSequence
+from headrace.server.submission import Outbox, Submission
 from headrace.text.stream import RequestStream
 from headrace.wire.messages import FINISH_REASONS, AbortRequests, AddRequest, Command, RequestFailed, StepOutput
 
-
-class _Route(NamedTuple):
-    """Where the rows of one sequence go: the stream (at `position` in its submission), and which of its n it is."""
-
-    submission: Submission
-    stream: RequestStream
-    position: int
-    number: int
+_log = logging.getLogger(__name__)
 
 
 class Dispatcher:
-    """The table from sequence uid to stream. `send` sends to the engine; all methods belong to one thread."""
+    """The table from uid to sequence. `send` sends to the engine; all methods belong to one thread."""
 
-    def __init__(self, send: Callable[[Command], object]) -> None:
+    def __init__(self, send: Callable[[Command], object], metrics: ServerMetrics) -> None:
         self._send = send
-        self._routes: dict[int, _Route] = {}
+        self._metrics = metrics
+        self._open: dict[int, OpenSequence] = {}
         self._uids = itertools.count(1)
 
     @property
     def num_open_sequences(self) -> int:
         """How many sequences have not ended."""
-        return len(self._routes)
+        return len(self._open)
 
     def new_uids(self, count: int) -> list[int]:
         """Names for `count` sequences, never used before."""
@@ -47,66 +42,106 @@ class Dispatcher:
         try:
             for position, (add, stream) in enumerate(requests):
                 self._send(add)
+                request = OpenRequest(add, stream)
+                self._metrics.on_submit(request.prompt_tokens)
                 for number, uid in enumerate(add.uids):
-                    self._routes[uid] = _Route(submission, stream, position, number)
-                    submission.uids.add(uid)
+                    sequence = OpenSequence(submission, request, stream, position, number)
+                    self._open[uid] = submission.sequences[uid] = sequence
         except BaseException:
             submission.abort()
             raise
         return submission
 
-    def abort(self, uids: Sequence[int]) -> None:
+    def abort(self, uids: Sequence[int], reason: str = "abort") -> None:
         """Give up these sequences, as far as they have not ended."""
-        running = [uid for uid in uids if self._close(uid) is not None]
+        running = [uid for uid in uids if self._close(uid, reason) is not None]
         if running:
             self._send(AbortRequests(running))
 
     def fail_all(self, error: HeadraceError) -> None:
         """End every open submission with `error`."""
-        submissions = {route.submission for route in self._routes.values()}
-        self.abort(list(self._routes))
+        submissions = {sequence.submission for sequence in self._open.values()}
+        self.abort(list(self._open), "error")
         for submission in submissions:
             submission.fail(error)
 
     def on_step(self, step: StepOutput) -> None:
-        """Give each row to its stream, and wake the streams' readers."""
+        """Give each row to its stream, then let the readers know."""
         now = time.monotonic()
-        stopped = []
+        gaps: list[float] = []
+        outbox: Outbox = []
+        news: dict[Submission, None] = {}
         for row, (uid, token_id, finish, stop_token) in enumerate(step.rows()):
-            route = self._routes.get(uid)
-            if route is None:  # aborted while this row was on its way
+            sequence = self._open.get(uid)
+            if sequence is None:  # aborted while this row was on its way
                 continue
-            matched = route.stream.add(
-                route.number,
-                token_id,
-                FINISH_REASONS[finish],
-                None if stop_token < 0 else stop_token,
-                _at(step.logprobs, row),
-                cached_tokens=step.cached_tokens.get(uid),
-                prompt_logprobs=step.prompt_logprobs.get(uid),
-                now=now,
-            )
-            if finish:
-                self._close(uid)
-            elif matched:
-                stopped.append(uid)
-            route.submission.touch(route.position)
-        self.abort(stopped)
+            if token_id >= 0:
+                if sequence.num_tokens:
+                    gaps.append(now - sequence.last_token)
+                else:
+                    self._begin(sequence, uid, step, now)
+                sequence.last_token = now
+                sequence.num_tokens += 1
+            try:
+                if finish or sequence.push is None or not sequence.push(token_id, outbox):
+                    news[sequence.submission] = None
+                    self._take(sequence, uid, step, row, (token_id, finish, stop_token), now)
+            except Exception:
+                self._give_up(sequence.submission)
+        for connection, data in outbox:
+            connection.write(data)
+        for submission in news:
+            try:
+                submission.notify()
+            except Exception:
+                self._give_up(submission)
+        self._metrics.on_step(step.num_tokens)
+        self._metrics.on_next_tokens(gaps)
 
     def on_request_failed(self, event: RequestFailed) -> None:
         """End the submission of a request that the engine refused; what else it holds is given up by its reader."""
         kind = ErrorKind(event.status)
         error = HeadraceError(event.what, rule=event.rule, fix=event.fix, param=event.param, kind=kind)
-        for route in [self._close(uid) for uid in event.uids]:
-            if route is not None:
-                route.submission.fail(error)
+        for sequence in [self._close(uid, "error") for uid in event.uids]:
+            if sequence is not None:
+                sequence.submission.fail(error)
 
-    def _close(self, uid: int) -> _Route | None:
-        route = self._routes.pop(uid, None)
-        if route is not None:
-            route.submission.uids.discard(uid)
-        return route
+    def _begin(self, sequence: OpenSequence, uid: int, step: StepOutput, now: float) -> None:
+        queue_seconds, cached = step.queue_seconds.get(uid, 0.0), step.cached_tokens.get(uid, 0)
+        sequence.begin(now, queue_seconds, cached, self._metrics)
 
+    def _take(
+        self, sequence: OpenSequence, uid: int, step: StepOutput, row: int, values: tuple[int, int, int], now: float
+    ) -> None:
+        """Add a row to its stream: (token id, finish, stop token) and what came with it."""
+        token_id, finish, stop_token = values
+        logprobs = None if step.logprobs is None else step.logprobs[row]
+        matched = sequence.stream.add(
+            sequence.number,
+            token_id,
+            FINISH_REASONS[finish],
+            None if stop_token < 0 else stop_token,
+            logprobs,
+            cached_tokens=step.cached_tokens.get(uid),
+            prompt_logprobs=step.prompt_logprobs.get(uid),
+            now=now,
+        )
+        sequence.submission.touch(sequence.position, 1 + len(logprobs or ()))
+        if finish:
+            self._close(uid, FINISH_REASONS[finish] or "", step.preemptions.get(uid, 0))
+        elif matched:
+            self.abort([uid], "stop")
 
-def _at(logprobs: list[TokenLogprobs | None] | None, row: int) -> TokenLogprobs | None:
-    return None if logprobs is None else logprobs[row]
+    def _give_up(self, submission: Submission) -> None:
+        """One answer could not be made, which says nothing of the others."""
+        _log.exception("Unexpected error in an answer")
+        self.abort(list(submission.sequences), "error")
+        what = "The server met an error that it did not expect"
+        submission.fail(HeadraceError(what, fix="Its log says more", kind=ErrorKind.INTERNAL))
+
+    def _close(self, uid: int, reason: str, preemptions: int = 0) -> OpenSequence | None:
+        sequence = self._open.pop(uid, None)
+        if sequence is not None:
+            sequence.submission.sequences.pop(uid, None)
+            sequence.end(reason, preemptions, self._metrics)
+        return sequence

@@ -1,109 +1,144 @@
-"""The server's side of the engine process. It owns the truth about the engine: starting, ready, failed or stopping."""
+"""The server's side of the engine. It owns the truth about it: starting, ready, lost and being started again, given up.
+
+An engine that is lost takes its requests with it: each ends with an error that says why. Then the next one is started,
+as often as the options allow.
+"""
 
 import asyncio
 import contextlib
+import logging
+import math
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from typing import TypeVar
 
 from headrace.core.errors import ErrorKind, HeadraceError
+from headrace.server.admission import Admission
 from headrace.server.dispatcher import Dispatcher
+from headrace.server.engine_life import GRACE_SECONDS, EngineLife
 from headrace.server.errors import ApiError, unavailable
 from headrace.server.launcher import EngineLauncher
+from headrace.server.metrics import ServerMetrics
 from headrace.server.model_text import ModelText
+from headrace.server.options import ServerOptions, flag_of
+from headrace.server.restarts import WINDOW_SECONDS, RestartBudget
 from headrace.server.submission import Submission
 from headrace.text.stream import RequestStream
-from headrace.wire.channel import EngineChannel
 from headrace.wire.messages import (
     AddRequest,
-    EngineFailed,
+    Command,
     EngineStats,
     Event,
     Ready,
     RequestFailed,
-    Shutdown,
+    ResetPrefixCache,
     StepOutput,
 )
 
 T = TypeVar("T")
 
-LAST_WORD_SECONDS = 0.2
-"""How long an engine's own reason for ending may take to arrive after the process is gone."""
+LOOK_SECONDS = 1.0
+"""How often it is looked whether the engine hangs."""
+
+_log = logging.getLogger(__name__)
 
 
 class EngineClient:
     """The one connection to the engine. All methods belong to the event loop's thread."""
 
-    def __init__(self, launcher: EngineLauncher) -> None:
+    def __init__(self, launcher: EngineLauncher, options: ServerOptions | None = None) -> None:
         self._launcher = launcher
-        self._channel = EngineChannel()
-        self._dispatcher = Dispatcher(self._channel.send)
+        self._options = options or ServerOptions()
+        self.metrics = ServerMetrics()
+        self._dispatcher = Dispatcher(self._send, self.metrics)
+        self._life = EngineLife(launcher, self._on_event, self._on_end)
+        self._restarts = RestartBudget(self._options.max_engine_restarts)
         self._text: ModelText | None = None
-        self._ready: Ready | None = None
+        self._outage: HeadraceError | None = None
+        self._start_seconds = 1.0
         self._stopping = False
-        self._settled = asyncio.Event()
+        self._draining = False
+        self.admission = Admission(self._options, self.metrics)
         self.loading = False
         """Whether `load` runs, which may be long after the server has been stopped."""
-        self.failure: HeadraceError | None = None
         self.stats = EngineStats()
 
     async def start(self) -> None:
         """Start the engine and load the model's text side. Returns when ready; raises why it cannot be."""
-        loop = asyncio.get_running_loop()
-        self._channel.listen(self._on_event)
+        began = time.monotonic()
+        if self._life.start():
+            try:
+                self.loading = True
+                self._text = await _on_daemon_thread(self._load)
+            except HeadraceError as error:
+                self._life.end(error)
+        await self._life.settled()
+        if self._life.failure is not None:
+            raise self._life.failure
+        self._start_seconds = time.monotonic() - began
 
-        def on_exit(reason: str) -> None:
-            loop.call_soon_threadsafe(self._on_exit, reason)
+    async def keep_running(self) -> None:
+        """Start the engine again whenever it is lost. Raises why, once it may not be, and returns if all is ending."""
+        while True:
+            if await self._life.ended(LOOK_SECONDS):
+                if self._draining or self._stopping:
+                    return
+                await self._start_again()
+                continue
+            late = self.seconds_late
+            if 0.0 < self._options.engine_hang_timeout_seconds < late:
+                what = f"The engine made no progress for {late:.0f} s"
+                self._life.end(HeadraceError(what, fix="Send the request again", kind=ErrorKind.UNAVAILABLE))
 
-        self._launcher.start(self._channel.commands_address, self._channel.events_address, on_exit)
-        try:
-            self.loading = True
-            self._text = await _on_daemon_thread(self._load)
-        except HeadraceError as error:
-            self._fail(error)
-        else:
-            self._settle()
-        await self._settled.wait()
-        if self.failure is not None:
-            raise self.failure
+    def drain(self) -> None:
+        """The server is about to stop. What it has taken is finished; it is not ready for more."""
+        self._draining = True
 
-    async def stop(self, grace_seconds: float = 5.0) -> None:
+    async def stop(self, grace_seconds: float = GRACE_SECONDS) -> None:
         """End the engine process and wait until it is gone. Open requests fail."""
         self._stopping = True
         self.fail_open_requests(stopping())
-        self._channel.send(Shutdown())
-        await asyncio.to_thread(self._launcher.stop, grace_seconds)
-        self._channel.close()
+        await self._life.close(grace_seconds)
 
     def kill(self) -> None:
         """End the engine process now, without waiting for anything."""
-        self._launcher.stop(0.0)
-        self._channel.remove_directory()
+        self._life.kill()
 
     @property
     def alive(self) -> bool:
         """Whether the engine process lives and has not reported a failure."""
-        return self.failure is None and not self._stopping and self._launcher.alive()
+        return self._outage is None and not self._stopping and self._life.alive
 
     @property
     def ready(self) -> bool:
         """Whether requests can be taken now."""
-        return self.alive and self._text is not None and self._ready is not None
+        return self.alive and self._text is not None and self._life.ready is not None
+
+    @property
+    def draining(self) -> bool:
+        """Whether the server is about to stop."""
+        return self._draining or self._stopping
+
+    @property
+    def seconds_late(self) -> float:
+        """For how long the engine has made no progress, if it has work and that is too long; else 0.0."""
+        return self._life.progress.seconds_late(time.monotonic()) if self.alive and self.num_open_sequences else 0.0
 
     @property
     def text(self) -> ModelText:
         """The model's tokenizer and defaults. Raises a 503 while there is none."""
-        self.check_ready()
-        assert self._text is not None
+        if self._text is None:
+            raise self.refusal()
         return self._text
 
     @property
     def limits(self) -> Ready:
         """What the engine said of itself when it became ready. Raises a 503 before."""
         self.check_ready()
-        assert self._ready is not None
-        return self._ready
+        assert self._life.ready is not None
+        return self._life.ready
 
     @property
     def num_open_sequences(self) -> int:
@@ -122,7 +157,14 @@ class EngineClient:
     def submit(self, requests: Sequence[tuple[AddRequest, RequestStream]]) -> Submission:
         """Send requests that are answered together. Raises a 503 if the engine cannot take them."""
         self.check_ready()
+        if not self.num_open_sequences:
+            self._life.progress.work_began(time.monotonic())
         return self._dispatcher.submit(requests)
+
+    def reset_prefix_cache(self) -> None:
+        """Have the engine forget every cached prefix that no running sequence holds."""
+        self.check_ready()
+        self._send(ResetPrefixCache())
 
     def fail_open_requests(self, error: HeadraceError) -> None:
         """End every open request with `error`."""
@@ -130,12 +172,13 @@ class EngineClient:
 
     def refusal(self) -> HeadraceError:
         """The 503 that says why requests cannot be taken now."""
-        if (failure := self.failure) is not None:  # whoever's fault it was, it is not this request's
-            return HeadraceError(failure.what, rule=failure.rule, fix=failure.fix, kind=ErrorKind.UNAVAILABLE)
         if self._stopping:
             return stopping()
-        if self._settled.is_set():
-            return unavailable("The engine has stopped", "Try again", retry_after_seconds=1)
+        if (outage := self._outage) is not None:  # whoever's fault it was, it is not this request's
+            seconds = max(1, math.ceil(self._start_seconds))
+            return unavailable(outage.what, "Send the request again in a moment", retry_after_seconds=seconds)
+        if self._life.ready is not None and not self._life.alive:
+            return unavailable("The engine has stopped", "Send the request again", retry_after_seconds=1)
         fix = "Try again in a moment; /ready tells when"
         return unavailable("The model is still loading", fix, retry_after_seconds=2)
 
@@ -145,39 +188,62 @@ class EngineClient:
         finally:
             self.loading = False
 
+    def _send(self, command: Command) -> None:
+        self._life.send(command)
+
     def _on_event(self, event: Event) -> None:
         match event:
             case StepOutput():
                 self._dispatcher.on_step(event)
+                self.admission.on_step(event)
             case RequestFailed():
                 self._dispatcher.on_request_failed(event)
             case EngineStats():
                 self.stats = event
+                self.metrics.on_stats(event)
             case Ready():
-                self._ready = event
-                self._channel.remove_directory()  # both ends are connected, and no one else can be from now on
-                self._settle()
-            case EngineFailed():
-                kind = ErrorKind(event.status)
-                self._fail(HeadraceError(event.what, rule=event.rule, fix=event.fix, param=event.param, kind=kind))
+                self._outage = None
+                self.metrics.on_ready(event)
+                self.admission.start_engine(event.max_num_batched_tokens)
 
-    def _on_exit(self, reason: str) -> None:
-        """The process may have sent its own reason just before it ended: that is on its way, and tells more."""
-        if not self._stopping:
-            what = f"The engine process ended: {reason}"
-            error = HeadraceError(what, fix="Start the server again", kind=ErrorKind.UNAVAILABLE)
-            asyncio.get_running_loop().call_later(LAST_WORD_SECONDS, self._fail, error)
-
-    def _fail(self, error: HeadraceError) -> None:
-        """The engine is lost. The first error stays: the process ends after it has said why."""
-        if self.failure is None:
-            self.failure = error
+    def _on_end(self, error: HeadraceError) -> None:
+        self._outage = error
+        self.stats = EngineStats()
         self.fail_open_requests(self.refusal())
-        self._settled.set()
 
-    def _settle(self) -> None:
-        if self._text is not None and self._ready is not None:
-            self._settled.set()
+    async def _start_again(self) -> None:
+        """Let go of the engine that is lost, and start another. What it fails with, it is lost with."""
+        why = self._life.failure
+        assert why is not None
+        pause = None if _is_hopeless(why) else self._restarts.take(time.monotonic())
+        if pause is None:
+            raise self._given_up(why)
+        _log.warning("%s. It is started again.", why.what)
+        await self._life.close()  # a process that has said why it ends may still be about to
+        await asyncio.sleep(pause)
+        self._life = EngineLife(self._launcher, self._on_event, self._on_end)
+        began = time.monotonic()
+        if self._life.start():
+            self._launcher.reload()
+        await self._life.settled()
+        self._start_seconds = time.monotonic() - began
+
+    def _given_up(self, why: HeadraceError) -> HeadraceError:
+        limit = self._options.max_engine_restarts
+        times = f"{limit} restarts within {WINDOW_SECONDS / 60:g} minutes are allowed"
+        rule = why.rule if _is_hopeless(why) else f"{flag_of('max_engine_restarts')} is {limit}: {times}"
+        fix = "The log above says what it ended with each time"
+        return HeadraceError(why.what, rule=rule, fix=fix, kind=ErrorKind.INTERNAL)
+
+
+def stopping() -> ApiError:
+    """The 503 for what is open, or comes, while the server stops."""
+    return unavailable("The server is stopping", "Send the request again", retry_after_seconds=1)
+
+
+def _is_hopeless(failure: HeadraceError) -> bool:
+    """Whether it is the configuration's fault, which no restart changes."""
+    return failure.kind.value < ErrorKind.INTERNAL.value
 
 
 async def _on_daemon_thread(work: Callable[[], T]) -> T:
@@ -193,8 +259,3 @@ async def _on_daemon_thread(work: Callable[[], T]) -> T:
 
     threading.Thread(target=run, name="headrace-load", daemon=True).start()
     return await asyncio.wrap_future(future)
-
-
-def stopping() -> ApiError:
-    """The 503 for what is open, or comes, while the server stops."""
-    return unavailable("The server is stopping", "Send the request again", retry_after_seconds=1)

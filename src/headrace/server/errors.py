@@ -1,5 +1,6 @@
 """Errors as OpenAI's clients expect them: a status, and the envelope `{"error": {message, type, param, code}}`."""
 
+import reprlib
 from collections.abc import Mapping
 
 import msgspec
@@ -10,6 +11,8 @@ from headrace.core.limits import ContextOverflow
 
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 _CODES = {401: "invalid_api_key", 404: "not_found", 405: "method_not_allowed", 413: "request_too_large"}
+
+UNKNOWN_PARAMETER = "unknown_parameter"
 
 _SCALARS = ("str", "int", "float", "bool")
 
@@ -60,23 +63,34 @@ def unavailable(what: str, fix: str, *, retry_after_seconds: int) -> ApiError:
     return ApiError(what, fix=fix, kind=ErrorKind.UNAVAILABLE, headers=headers)
 
 
-def from_validation(error: ValidationError) -> HeadraceError:
-    """The first thing that pydantic found wrong in a body, in our words."""
-    first = error.errors(include_url=False)[0]
+def unknown(name: str) -> ApiError:
+    """The 400 for a field that a body has and no one knows."""
+    shown = _shown_name(name)
+    what = f"Unrecognized request argument: {shown}"
+    return ApiError(what, fix="Remove it, or check its spelling", param=shown, code=UNKNOWN_PARAMETER)
+
+
+def from_validation(
+    error: ValidationError, rules: Mapping[str, str] | None = None, *, show_values: bool = True
+) -> HeadraceError:
+    """The first thing that pydantic found wrong in a body, in our words, or with the rule of `rules` for its field."""
+    first = error.errors(include_url=False, include_input=show_values)[0]
     if first["type"] == "json_invalid":
         reason = first.get("ctx", {}).get("error", "")
         return HeadraceError(f"The request body is not valid JSON: {reason}", fix="Send one JSON object")
+    path = _path(first["loc"])
     cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, ApiError) and cause.code == UNKNOWN_PARAMETER:
+        return unknown(f"{path}.{cause.param}" if path else str(cause.param))
     if isinstance(cause, HeadraceError):
         return cause
-    path = _path(first["loc"])
-    if first["type"] == "extra_forbidden":
-        what = f"Unrecognized request argument: {path}"
-        return ApiError(what, fix="Remove it, or check its spelling", param=path, code="unknown_parameter")
     if first["type"] == "missing":
         return ApiError(f"{path} is missing", rule="It is required", param=path, code="missing_required_parameter")
-    what = f"{path or 'The request body'} is {_shown(first['input'])}"
-    return ApiError(what, rule=first["msg"], param=path or None, code="invalid_value")
+    field = path.partition(".")[0]
+    rule = (rules or {}).get(field)
+    name, rule = (path, first["msg"]) if rule is None else (field, rule)
+    what = f"is {shown(first['input'])}" if show_values else "is wrong"
+    return ApiError(f"{name or 'The request body'} {what}", rule=rule, param=name or None, code="invalid_value")
 
 
 def _code(error: HeadraceError, status: int) -> str | None:
@@ -90,6 +104,14 @@ def _path(location: tuple[int | str, ...]) -> str:
     return ".".join(str(part) for part in location if part not in _SCALARS and not str(part).startswith("list["))
 
 
-def _shown(value: object, limit: int = 60) -> str:
-    text = repr(value)
+def _shown_name(name: str, limit: int = 100) -> str:
+    return name if len(name) <= limit else f"{name[:limit]}..."
+
+
+def shown(value: object, limit: int = 60) -> str:
+    """The beginning of a value, without looking at the rest of it."""
+    short = reprlib.Repr()
+    short.maxstring = short.maxother = short.maxlong = limit
+    short.maxlist = short.maxdict = limit // 3
+    text = short.repr(value)
     return text if len(text) <= limit else f"{text[:limit]}..."

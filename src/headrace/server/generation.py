@@ -4,10 +4,10 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from headrace.server.http import ClientGone, Exchange
-from headrace.server.params import GenerateBody, sampling_params
+from headrace.server.params import GenerateBody, check_told, sampling_params
 from headrace.server.state import ServerState
 from headrace.server.submission import Submission
 from headrace.text.bad_words import bad_words_token_ids
@@ -17,10 +17,14 @@ from headrace.wire.messages import AddRequest
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A prompt as it goes to the engine; `text` is None if it came as token ids."""
+    """A prompt as it goes to the engine; `text` is None if it came as token ids.
+
+    `told_token_ids` are the beginning of its answer, which was told before and is to be continued.
+    """
 
     token_ids: list[int]
     text: str | None
+    told_token_ids: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,21 +50,28 @@ async def generating(
     state: ServerState, exchange: Exchange, body: GenerateBody, prompts: Sequence[Prompt], answer: Answer
 ) -> AsyncIterator[Submission]:
     """Run `body` on each prompt. Leaving the block, or the client's leaving, gives up what still runs."""
-    requests = [_request(state, body, prompt, f"{answer.id}-{number}") for number, prompt in enumerate(prompts)]
+    requests = [await _request(state, body, each, f"{answer.id}-{number}") for number, each in enumerate(prompts)]
+    if exchange.ticket is not None:
+        state.admission.correct(exchange.ticket, [add for add, _ in requests])
     submission = state.client.submit(requests)
-    watcher = exchange.on_disconnect(lambda: submission.fail(ClientGone()))
+    stop_watching = exchange.on_disconnect(lambda: submission.fail(ClientGone()))
     try:
         yield submission
     finally:
-        watcher.cancel()
+        stop_watching()
         submission.abort()
+        for add, stream in requests:
+            if stream.finished:
+                state.admission.learn(len(add.uids), stream.num_output_tokens)
 
 
-def _request(
+async def _request(
     state: ServerState, body: GenerateBody, prompt: Prompt, request_id: str
 ) -> tuple[AddRequest, RequestStream]:
     text = state.client.text
     params = sampling_params(body, prompt.token_ids, state)
+    if prompt.told_token_ids:
+        check_told(body, prompt.token_ids, prompt.told_token_ids, params, state)
     add = AddRequest(
         uids=state.client.new_uids(params.n),
         prompt_token_ids=prompt.token_ids,
@@ -69,6 +80,11 @@ def _request(
         bad_words_token_ids=bad_words_token_ids(text.tokenizer, params.bad_words) if params.bad_words else [],
         priority=body.priority,
         cache_salt=body.cache_salt or "",
+        output_token_ids=prompt.told_token_ids,
     )
-    stream = RequestStream(request_id, prompt.text, prompt.token_ids, params, text.tokenizer, time.monotonic())
-    return add, stream
+    now, told = time.monotonic(), prompt.told_token_ids
+
+    def work() -> RequestStream:
+        return RequestStream(request_id, prompt.text, prompt.token_ids, params, text.tokenizer, now, told)
+
+    return add, await state.off_loop(len(told), work)

@@ -7,7 +7,10 @@ from headrace.server.model_text import ModelText
 
 
 class EngineLauncher(Protocol):
-    """Starts, watches and stops one engine process. No method raises for a process that is already gone."""
+    """Starts, watches and stops the engine process, of which there is one at a time.
+
+    No method raises for a process that is already gone.
+    """
 
     def start(self, commands_address: str, events_address: str, on_exit: Callable[[str], None]) -> None:
         """Start the process. `on_exit` is called with the reason, from any thread, when it has ended."""
@@ -17,6 +20,9 @@ class EngineLauncher(Protocol):
 
         Blocks; runs in a thread. Raises `HeadraceError` for a model that cannot be served.
         """
+
+    def reload(self) -> None:
+        """Let a process that was started again load the model that `load` found. Does not block."""
 
     def alive(self) -> bool:
         """Whether the process runs."""

@@ -57,7 +57,7 @@ def completion_logprobs(
         "text_offset": offsets[:-1],
         "tokens": tokens,
         "token_logprobs": [
-            None if position is None else _finite(position[token_id].logprob)
+            None if position is None else finite(position[token_id].logprob)
             for token_id, position in zip(token_ids, logprobs, strict=True)
         ],
         "top_logprobs": [
@@ -78,13 +78,13 @@ def prompt_logprobs(
 
 def _prompt_position(position: TokenLogprobs, names: TokenNames) -> dict[str, object]:
     return {
-        str(token_id): {"logprob": _finite(each.logprob), "rank": each.rank, "decoded_token": names.name(token_id)}
+        str(token_id): {"logprob": finite(each.logprob), "rank": each.rank, "decoded_token": names.name(token_id)}
         for token_id, each in position.items()
     }
 
 
 def _chat_entry(token_id: int, logprob: Logprob, names: TokenNames) -> dict[str, object]:
-    return {"token": names.name(token_id), "logprob": _finite(logprob.logprob), "bytes": names.octets(token_id)}
+    return {"token": names.name(token_id), "logprob": finite(logprob.logprob), "bytes": names.octets(token_id)}
 
 
 def _completion_top(position: TokenLogprobs, num_top: int, names: TokenNames) -> dict[str, float]:
@@ -92,7 +92,7 @@ def _completion_top(position: TokenLogprobs, num_top: int, names: TokenNames) ->
     chosen = next(iter(position.items()))
     top: dict[str, float] = {}
     for token_id, logprob in [*_most_likely(position, num_top), chosen]:
-        top.setdefault(names.name(token_id), _finite(logprob.logprob))
+        top.setdefault(names.name(token_id), finite(logprob.logprob))
     return top
 
 
@@ -101,5 +101,6 @@ def _most_likely(position: TokenLogprobs, count: int) -> list[tuple[int, Logprob
     return ranked if count == -1 else ranked[:count]
 
 
-def _finite(logprob: float) -> float:
+def finite(logprob: float) -> float:
+    """The log probability as JSON can hold it."""
     return max(logprob, LEAST)

@@ -1,8 +1,10 @@
 """From a checked body to `SamplingParams`: the model's own defaults, and the room that the context leaves."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
+from headrace.core.continuation import check_continuation
 from headrace.core.errors import HeadraceError
 from headrace.core.limits import ModelLimits
 from headrace.core.sampling_params import RequestOutputKind, SamplingParams
@@ -13,21 +15,23 @@ from headrace.server.state import ServerState
 GenerateBody = ChatCompletionRequest | CompletionRequest
 
 _WITH_MODEL_DEFAULT = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
-_PASSED_ON = (
-    "presence_penalty",
-    "frequency_penalty",
-    "n",
-    "min_tokens",
-    "seed",
-    "stop",
-    "stop_token_ids",
-    "ignore_eos",
-    "skip_special_tokens",
-    "spaces_between_special_tokens",
-    "include_stop_str_in_output",
-    "bad_words",
-    "allowed_token_ids",
-    "logit_bias",
+_PASSED_ON = frozenset(
+    {
+        "presence_penalty",
+        "frequency_penalty",
+        "n",
+        "min_tokens",
+        "seed",
+        "stop",
+        "stop_token_ids",
+        "ignore_eos",
+        "skip_special_tokens",
+        "spaces_between_special_tokens",
+        "include_stop_str_in_output",
+        "bad_words",
+        "allowed_token_ids",
+        "logit_bias",
+    }
 )
 
 
@@ -35,20 +39,45 @@ def sampling_params(body: GenerateBody, prompt_token_ids: Sequence[int], state: 
     """The parameters of one prompt. Raises `HeadraceError` for what the model or its context cannot hold."""
     limits, defaults = _limits(body, state), state.client.text.sampling_defaults
     limits.check_prompt(prompt_token_ids)
-    values: dict[str, Any] = {name: value for name in _PASSED_ON if (value := getattr(body, name)) is not None}
+    given = _PASSED_ON & body.model_fields_set
+    values: dict[str, Any] = {name: value for name in given if (value := getattr(body, name)) is not None}
     for name in _WITH_MODEL_DEFAULT:
         value = getattr(body, name)
         if value is not None or name in defaults:
             values[name] = defaults[name] if value is None else value
-    params = SamplingParams(
-        **values,
-        max_tokens=_max_tokens(body, limits.max_model_len - len(prompt_token_ids), defaults.get("max_tokens")),
-        logprobs=body.num_logprobs,
-        prompt_logprobs=_prompt_logprobs(body),
-        output_kind=RequestOutputKind.DELTA if body.stream else RequestOutputKind.FINAL_ONLY,
-    )
-    limits.check(prompt_token_ids, params)
+    try:
+        params = SamplingParams(
+            **values,
+            max_tokens=_max_tokens(body, limits.max_model_len - len(prompt_token_ids), defaults.get("max_tokens")),
+            logprobs=body.num_logprobs,
+            prompt_logprobs=_prompt_logprobs(body),
+            output_kind=RequestOutputKind.DELTA if body.stream else RequestOutputKind.FINAL_ONLY,
+        )
+    except HeadraceError as error:
+        raise _in_words_of(body, error) from None
+    limits.check_params(len(prompt_token_ids), params)
     return params
+
+
+def check_told(
+    body: GenerateBody,
+    prompt_token_ids: Sequence[int],
+    told_token_ids: Sequence[int],
+    params: SamplingParams,
+    state: ServerState,
+) -> None:
+    """Raise `HeadraceError` if the answer that begins with `told_token_ids` cannot be continued."""
+    eos_token_ids = state.client.text.eos_token_ids
+    check_continuation(_limits(body, state), prompt_token_ids, told_token_ids, params, eos_token_ids)
+
+
+def _in_words_of(body: GenerateBody, error: HeadraceError) -> HeadraceError:
+    """`error`, with the field at fault called as the client called it."""
+    name = body.field_names.get(error.param or "")
+    if name is None:
+        return error
+    what, rule, fix = (re.sub(rf"\b{error.param}\b", name, text) for text in (error.what, error.rule, error.fix))
+    return HeadraceError(what, rule=rule, fix=fix, param=name, kind=error.kind)
 
 
 def _limits(body: GenerateBody, state: ServerState) -> ModelLimits:

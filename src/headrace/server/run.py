@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import errno
+import gc
+import math
 import os
 import signal
 import socket
@@ -14,25 +16,23 @@ import uvicorn
 
 from headrace.core.errors import HeadraceError
 from headrace.server.app import create_app
+from headrace.server.connection import with_connection
 from headrace.server.engine_client import stopping
+from headrace.server.manners import MAX_HEAD_BYTES, mannered_protocol
 from headrace.server.state import ServerState
 
 BACKLOG = 2_048
 _FORCED_EXIT_CODE = 130
 _LAST_WORD_SECONDS = 0.5
+_ARRIVAL_SECONDS = 0.2
+"""What clients had sent when the listener was closed is read for so long; only then are idle connections closed."""
 
 
 def listen(host: str, port: int) -> socket.socket:
     """A bound socket. Raises `HeadraceError` if the address cannot be had; port 0 takes any free one."""
-    if not host:
-        raise HeadraceError(
-            f"The host is {host!r}",
-            rule="It is the address to listen on",
-            fix="Use 127.0.0.1 for this machine only, 0.0.0.0 for every interface",
-            param="host",
-        )
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # asyncio switches Nagle's algorithm off only where the protocol is named; with it, a second write waits 40 ms
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
@@ -43,21 +43,25 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
+def settle_memory() -> None:
+    """For a process that only serves, once all is loaded: that is no garbage, and looking through it stops streams."""
+    gc.collect()
+    gc.freeze()
+
+
 async def serve(
     state: ServerState,
     listener: socket.socket,
     *,
     on_ready: Callable[[], None],
-    shutdown_timeout_seconds: float = 5.0,
-    log_level: str = "warning",
 ) -> None:
-    """Serve until a signal asks to stop. Raises why, if the engine cannot start.
+    """Serve until a signal asks to stop. Raises why, if the engine cannot start, or not again.
 
     The first SIGINT or SIGTERM stops accepting and gives open requests `shutdown_timeout_seconds`; a second one ends
     the process at once.
     """
     try:
-        server = _Server(state, shutdown_timeout_seconds, log_level)
+        server = _Server(state)
         await _load_and_serve(server, state, listener, on_ready)
     finally:
         await state.client.stop()
@@ -68,35 +72,31 @@ async def _load_and_serve(
     server: "_Server", state: ServerState, listener: socket.socket, on_ready: Callable[[], None]
 ) -> None:
     http = asyncio.create_task(server.serve(sockets=[listener]))
-    start = asyncio.create_task(state.client.start())
+    engine = asyncio.create_task(_run_engine(state, on_ready))
     try:
-        await asyncio.wait((http, start), return_when=asyncio.FIRST_COMPLETED)
-        if start.done():
-            start.result()
-            on_ready()
+        await asyncio.wait((http, engine), return_when=asyncio.FIRST_COMPLETED)
+        if engine.done():
+            engine.result()
         await asyncio.wait((http,))
     finally:
-        start.cancel()
-        server.should_exit = True
+        engine.cancel()
+        server.stop()
         await asyncio.wait((http,))
+
+
+async def _run_engine(state: ServerState, on_ready: Callable[[], None]) -> None:
+    await state.client.start()
+    on_ready()
+    await state.client.keep_running()
 
 
 class _Server(uvicorn.Server):
     """uvicorn's server, except for signals: what runs is drained by us, and the process then ends with code 0."""
 
-    def __init__(self, state: ServerState, shutdown_timeout_seconds: float, log_level: str) -> None:
-        config = uvicorn.Config(
-            create_app(state),
-            log_level=log_level,
-            access_log=log_level in ("info", "debug", "trace"),
-            lifespan="off",
-            ws="none",
-            server_header=False,
-            timeout_graceful_shutdown=round(shutdown_timeout_seconds) + 2,
-        )
-        super().__init__(config)
+    def __init__(self, state: ServerState) -> None:
+        super().__init__(_uvicorn_config(state))
         self._client = state.client
-        self._drain_seconds = shutdown_timeout_seconds
+        self._drain_seconds = state.options.shutdown_timeout_seconds
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -116,10 +116,18 @@ class _Server(uvicorn.Server):
         if self.should_exit:
             self._client.kill()
             os._exit(_FORCED_EXIT_CODE)
+        self.stop()
+
+    def stop(self) -> None:
+        """Begin to stop."""
+        self._client.drain()
         self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Close the listener, let open requests finish, and end those that take too long with an error."""
+        for listening in self.servers:
+            listening.close()
+        await asyncio.sleep(_ARRIVAL_SECONDS)
         loop = asyncio.get_running_loop()
         deadlines = (
             loop.call_later(self._drain_seconds, self._client.fail_open_requests, stopping()),
@@ -136,6 +144,27 @@ class _Server(uvicorn.Server):
         for connection in list(self.server_state.connections):
             if connection.transport is not None:
                 connection.transport.abort()
+
+
+def _uvicorn_config(state: ServerState) -> uvicorn.Config:
+    options = state.options
+    verbose = options.uvicorn_log_level in ("info", "debug", "trace")
+    return uvicorn.Config(
+        create_app(state),
+        http=with_connection(mannered_protocol(options), options.reader_stall_timeout_seconds),
+        h11_max_incomplete_event_size=16 * MAX_HEAD_BYTES,  # the connection refuses sooner, and says why
+        timeout_keep_alive=math.ceil(options.timeout_keep_alive_seconds),
+        ssl_keyfile=options.ssl_keyfile,
+        ssl_certfile=options.ssl_certfile,
+        ssl_ca_certs=options.ssl_ca_certs,
+        ssl_cert_reqs=options.ssl_cert_reqs,
+        log_level=options.uvicorn_log_level,
+        access_log=verbose and not options.disable_uvicorn_access_log,
+        lifespan="off",
+        ws="none",
+        server_header=False,
+        timeout_graceful_shutdown=round(options.shutdown_timeout_seconds) + 2,
+    )
 
 
 def _cannot_listen(host: str, port: int, error: OSError) -> HeadraceError:

@@ -18,10 +18,14 @@ class ChunkFormat:
         self._tail = b'],"usage":null}\n\n' if usage_in_every_chunk else b"]}\n\n"
 
     def chunk(self, choice: bytes, usage: dict[str, object] | None = None) -> bytes:
-        """A chunk with one choice (encoded), or with none."""
+        """A chunk with one choice (encoded), or with none; `usage` is what it says of counts."""
         if usage is None:
             return self._head + choice + self._tail
         return self._head + choice + b'],"usage":' + encode_json(usage) + b"}\n\n"
+
+    def around(self, head: bytes, tail: bytes) -> tuple[bytes, bytes]:
+        """What stands before and after a text in a chunk whose one choice is `head`, the text, and `tail`."""
+        return self._head + head, tail + self._tail
 
 
 def error_event(error: HeadraceError) -> bytes:

@@ -8,8 +8,11 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from headrace.core.errors import ErrorKind
+from headrace.server.admission import Admission
 from headrace.server.engine_client import EngineClient
 from headrace.server.errors import ApiError
+from headrace.server.metrics import ServerMetrics
+from headrace.server.options import ServerOptions
 
 T = TypeVar("T")
 
@@ -28,9 +31,20 @@ class ServerState:
     client: EngineClient
     served_names: tuple[str, ...]
     root: str
+    options: ServerOptions = field(default_factory=ServerOptions)
     max_logprobs: int = 20
     created: int = field(default_factory=lambda: int(time.time()))
     threads: ThreadPoolExecutor = field(default_factory=_threads)
+
+    @property
+    def metrics(self) -> ServerMetrics:
+        """What the server counts."""
+        return self.client.metrics
+
+    @property
+    def admission(self) -> Admission:
+        """Who is let in."""
+        return self.client.admission
 
     def model_name(self, asked: str | None) -> str:
         """The name to answer under. Raises a 404 that lists what is served."""

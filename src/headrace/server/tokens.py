@@ -1,25 +1,18 @@
 """/tokenize and /detokenize: what the model's tokenizer makes of a text, of messages, of token ids."""
 
-import msgspec
-
 from headrace.core.limits import ModelLimits
 from headrace.server.chat import templated_prompt
+from headrace.server.forms import form_of
 from headrace.server.http import Exchange
 from headrace.server.protocol.tokens import DetokenizeRequest, TokenizeChatRequest, TokenizeTextRequest
 from headrace.server.sse import encode_json
 from headrace.server.state import ServerState
 
 
-class _Form(msgspec.Struct):
-    """Only as much of the body as tells which form it has."""
-
-    messages: msgspec.Raw = msgspec.Raw()
-
-
 async def tokenize(state: ServerState, exchange: Exchange) -> None:
     """Answer with the token ids of a text or of messages."""
     raw = await exchange.body()
-    body = TokenizeChatRequest.parse(raw) if _has_messages(raw) else TokenizeTextRequest.parse(raw)
+    body = TokenizeChatRequest.parse(raw) if form_of(raw) == "messages" else TokenizeTextRequest.parse(raw)
     state.model_name(body.model)
     token_ids = await _token_ids(state, body)
     tokenizer = state.client.text.tokenizer
@@ -38,7 +31,8 @@ async def detokenize(state: ServerState, exchange: Exchange) -> None:
     state.model_name(body.model)
     ready = state.client.limits
     ModelLimits(ready.max_model_len, ready.vocab_size).check_token_ids("tokens", body.tokens)
-    text = state.client.text.tokenizer.decode(body.tokens, skip_special_tokens=False)
+    decode, ids = state.client.text.tokenizer.decode, body.tokens
+    text = await state.off_loop(len(ids), lambda: decode(ids, skip_special_tokens=False))
     await exchange.answer(encode_json({"prompt": text}))
 
 
@@ -47,10 +41,3 @@ async def _token_ids(state: ServerState, body: TokenizeTextRequest | TokenizeCha
         return (await templated_prompt(state, body)).token_ids
     tokenizer, text, special = state.client.text.tokenizer, body.prompt, body.add_special_tokens
     return await state.off_loop(len(text), lambda: tokenizer.encode(text, add_special_tokens=special))
-
-
-def _has_messages(raw: bytes) -> bool:
-    try:
-        return bool(bytes(msgspec.json.decode(raw, type=_Form).messages))
-    except msgspec.DecodeError:
-        return False  # the parser of the other form says what is wrong

@@ -1,28 +1,61 @@
 """What the bodies of both OpenAI routes have in common: strict types, no unknown field, and fields refused by name."""
 
-from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema, model_validator
 
 from headrace.core.errors import HeadraceError
-from headrace.server.errors import ApiError, from_validation
+from headrace.server.errors import from_validation, unknown
+from headrace.server.protocol.structure import check_structure
+from headrace.server.protocol.unsupported import UNSUPPORTED, Unsupported, refuse_unsupported, unsupported
 
 MAX_INT64 = 2**63 - 1
+MAX_SHOWN_BYTES = 2**16
+"""In a body up to this long, errors show the wrong value: it is made into an object for that."""
+MAX_STRINGS = 1_024
+MAX_STRING_CHARACTERS = 2**16
+
+
+Ints = Annotated[list[int], Field(fail_fast=True)]
+Texts = Annotated[list[str], Field(fail_fast=True)]
+"""Lists end with their first wrong element: pydantic would take a minute to describe every one of a large body."""
 
 
 class Body(BaseModel):
-    """A request body. A field that is not declared is refused by name; JSON types are not converted."""
+    """A request body. A field that is not declared is refused by name; JSON types are not converted.
 
-    model_config = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
+    Undeclared fields are let in to be refused here, because pydantic's own refusal describes every one of them.
+    """
+
+    model_config = ConfigDict(
+        extra="allow", strict=True, protected_namespaces=(), json_schema_extra={"additionalProperties": False}
+    )
+
+    @model_validator(mode="after")
+    def _no_other_fields(self) -> Self:
+        if self.__pydantic_extra__:
+            raise unknown(next(iter(self.__pydantic_extra__)))
+        return self
+
+    rules: ClassVar[dict[str, str]] = {}
+    """Field -> the rule that an error names, where pydantic would name one of several."""
 
     @classmethod
     def parse(cls, raw: bytes) -> Self:
         """The body in `raw` JSON. Raises `HeadraceError` for the first thing that is wrong with it."""
+        check_structure(raw)
         try:
             return cls.model_validate_json(raw)
         except ValidationError as error:
-            raise from_validation(error) from None
+            raise from_validation(error, cls.rules, show_values=len(raw) <= MAX_SHOWN_BYTES) from None
+
+    @classmethod
+    def of(cls, fields: dict[str, Any]) -> Self:
+        """The body with these fields. Raises as `parse` does."""
+        try:
+            return cls.model_validate(fields)
+        except ValidationError as error:
+            raise from_validation(error, cls.rules) from None
 
 
 class StreamOptions(Body):
@@ -39,61 +72,10 @@ class StreamOptions(Body):
         return self
 
 
+_LOGIT_BIAS_SCHEMA = {"anyOf": [{"type": "object", "additionalProperties": {"type": "number"}}, {"type": "null"}]}
+"""`SamplingParams` checks it, up to the first wrong value."""
+
 Harmless = Annotated[Any, "accepted: it changes nothing in the answer"]
-Unsupported = Annotated[Any, "known by name, refused unless it asks for nothing"]
-
-Accepts = Callable[[Any], bool]
-
-
-def _is(*harmless: object) -> Accepts:
-    return lambda value: any(value == each and type(value) is type(each) for each in harmless)
-
-
-def _is_text_format(value: object) -> bool:
-    return isinstance(value, dict) and value.get("type") == "text"
-
-
-NOT_BUILT = "Leave it out: it is not built yet"
-UNSUPPORTED: dict[str, tuple[Accepts, str]] = {
-    "response_format": (_is_text_format, "Use {'type': 'text'}: grammars are not built yet"),
-    "structured_outputs": (_is(), "Leave it out: grammars are not built yet"),
-    "guided_json": (_is(), "Leave it out: grammars are not built yet"),
-    "guided_regex": (_is(), "Leave it out: grammars are not built yet"),
-    "guided_choice": (_is(), "Leave it out: grammars are not built yet"),
-    "guided_grammar": (_is(), "Leave it out: grammars are not built yet"),
-    "tools": (_is([]), "Leave it out: tool calls are not built yet"),
-    "tool_choice": (_is("none"), "Use 'none' or leave it out: tool calls are not built yet"),
-    "functions": (_is([]), "Leave it out: tool calls are not built yet"),
-    "function_call": (_is("none"), "Use 'none' or leave it out: tool calls are not built yet"),
-    "service_tier": (_is("auto", "default"), "Use 'auto': there is one tier"),
-    "store": (_is(False), "Use false: answers are not stored"),
-    "modalities": (_is(["text"]), "Use ['text']: the models are text models"),
-    "audio": (_is(), "Leave it out: the models are text models"),
-    "prediction": (_is(), "Leave it out: predicted outputs are not built"),
-    "reasoning_effort": (_is(), "Leave it out; pass what the model's template knows in chat_template_kwargs"),
-    "verbosity": (_is(), "Leave it out, and ask for brevity in a message"),
-    "web_search_options": (_is(), "Leave it out: the server does not search the web"),
-    "suffix": (_is(""), "Leave it out: filling in the middle is not supported"),
-    "best_of": (_is(1), "Ask for n choices and choose among them"),
-    "use_beam_search": (_is(False), "Use LLM.beam_search in Python"),
-    "documents": (_is([]), "Put the documents into a message"),
-    "chat_template": (_is(), "Start the server with --chat-template"),
-    "truncate_prompt_tokens": (_is(), "Truncate the prompt before sending it"),
-    "kv_transfer_params": (_is({}), "Leave it out"),
-    "vllm_xargs": (_is({}), "Leave it out: there are no custom logits processors"),
-    "logprob_token_ids": (_is([]), "Use top_logprobs and pick the tokens that you want"),
-    "thinking_token_budget": (_is(), "Limit the answer with max_tokens"),
-    "repetition_detection": (_is(), "Use repetition_penalty, frequency_penalty or max_tokens"),
-    "stream_interval": (_is(1), "Leave it out; every token is streamed as it is made"),
-    "length_penalty": (_is(1, 1.0), "It belongs to beam search: use LLM.beam_search in Python"),
-    "early_stopping": (_is(False), "It belongs to beam search: use LLM.beam_search in Python"),
-}
-"""Field -> (which values ask for nothing special, what to do instead)."""
-
-
-def unsupported(name: str, fix: str) -> ApiError:
-    """The 400 for a field that is known and not served."""
-    return ApiError(f"{name} is not supported", fix=fix, param=name, code="unsupported_parameter")
 
 
 class SamplingBody(Body):
@@ -108,20 +90,20 @@ class SamplingBody(Body):
     presence_penalty: float | None = 0.0
     frequency_penalty: float | None = 0.0
     seed: int | None = None
-    stop: str | list[str] | None = None
-    logit_bias: dict[str, float] | None = None
+    stop: str | Texts | None = None
+    logit_bias: Annotated[Any, WithJsonSchema(_LOGIT_BIAS_SCHEMA)] = None
 
     top_k: int | None = None
     min_p: float | None = None
     repetition_penalty: float | None = None
-    stop_token_ids: list[int] | None = None
+    stop_token_ids: Ints | None = None
     min_tokens: int | None = 0
     ignore_eos: bool = False
     skip_special_tokens: bool = True
     spaces_between_special_tokens: bool = True
     include_stop_str_in_output: bool = False
-    bad_words: list[str] | None = None
-    allowed_token_ids: list[int] | None = None
+    bad_words: Texts | None = None
+    allowed_token_ids: Ints | None = None
     prompt_logprobs: int | None = None
     priority: int = Field(default=0, ge=-MAX_INT64 - 1, le=MAX_INT64)
     cache_salt: str | None = None
@@ -134,6 +116,7 @@ class SamplingBody(Body):
     safety_identifier: Harmless = None
     prompt_cache_key: Harmless = None
     prompt_cache_retention: Harmless = None
+    prompt_cache_options: Harmless = None
 
     response_format: Unsupported = None
     structured_outputs: Unsupported = None
@@ -155,14 +138,19 @@ class SamplingBody(Body):
     stream_interval: Unsupported = None
 
     max_temperature: ClassVar[float] = 2.0
+    rules: ClassVar[dict[str, str]] = {"stop": "It must be a string or a list of strings"}
+
+    @model_validator(mode="after")
+    def _few_strings(self) -> Self:
+        for name in ("stop", "bad_words"):
+            strings = _listed(getattr(self, name))
+            if len(strings) > MAX_STRINGS or sum(map(len, strings)) > MAX_STRING_CHARACTERS:
+                raise _too_many(name, strings)
+        return self
 
     @model_validator(mode="after")
     def _refuse_what_is_not_served(self) -> Self:
-        for name in self.model_fields_set & UNSUPPORTED.keys():
-            value = getattr(self, name)
-            harmless, fix = UNSUPPORTED[name]
-            if value is not None and not harmless(value):
-                raise unsupported(name, fix)
+        refuse_unsupported(self, UNSUPPORTED)
         if self.stream_options is not None and not self.stream:
             raise HeadraceError(
                 "stream_options is set and stream is false", fix="Set stream to true", param="stream_options"
@@ -172,3 +160,14 @@ class SamplingBody(Body):
                 f"temperature is {self.temperature}", rule="It must be between 0 and 2", param="temperature"
             )
         return self
+
+
+def _listed(strings: str | list[str] | None) -> list[str]:
+    return [strings] if isinstance(strings, str) else strings or []
+
+
+def _too_many(name: str, strings: list[str]) -> HeadraceError:
+    """They are looked for in every answer's text, whose cost grows with them."""
+    what = f"{name} has {len(strings)} strings with {sum(map(len, strings))} characters"
+    rule = f"At most {MAX_STRINGS} strings with {MAX_STRING_CHARACTERS} characters are looked for"
+    return HeadraceError(what, rule=rule, fix="Name fewer or shorter ones", param=name)

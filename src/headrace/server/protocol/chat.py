@@ -1,11 +1,12 @@
 """The body of /v1/chat/completions."""
 
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from headrace.core.errors import HeadraceError
-from headrace.server.protocol.base import Body, Harmless, SamplingBody, Unsupported, unsupported
+from headrace.server.protocol.base import Body, Harmless, SamplingBody
+from headrace.server.protocol.unsupported import Unsupported, unsupported
 
 TEXT_PARTS = ("text", "input_text", "output_text", "refusal")
 
@@ -16,6 +17,7 @@ class ContentPart(Body):
     type: str
     text: str | None = None
     refusal: str | None = None
+    prompt_cache_breakpoint: Harmless = None
     image_url: Unsupported = None
     input_audio: Unsupported = None
     video_url: Unsupported = None
@@ -34,7 +36,7 @@ class ChatMessage(Body):
     """A message. What an assistant's message of ours carries can be sent back as it came."""
 
     role: str = Field(min_length=1)
-    content: str | list[ContentPart] | None = None
+    content: str | Annotated[list[ContentPart], Field(fail_fast=True)] | None = None
     name: str | None = None
     refusal: str | None = None
     reasoning: str | None = None
@@ -66,7 +68,7 @@ class ChatMessage(Body):
 class ChatTemplateBody(Body):
     """The fields that say how messages become a prompt; /tokenize shares them."""
 
-    messages: list[ChatMessage] = Field(min_length=1)
+    messages: Annotated[list[ChatMessage], Field(fail_fast=True)] = Field(min_length=1)
     add_generation_prompt: bool = True
     continue_final_message: bool = False
     add_special_tokens: bool = False
@@ -104,6 +106,7 @@ class ChatCompletionRequest(ChatTemplateBody, SamplingBody):
     prediction: Unsupported = None
     reasoning_effort: Unsupported = None
     verbosity: Unsupported = None
+    moderation: Unsupported = None
     web_search_options: Unsupported = None
     documents: Unsupported = None
     chat_template: Unsupported = None

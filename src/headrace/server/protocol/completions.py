@@ -1,19 +1,31 @@
 """The body of /v1/completions."""
 
-from typing import Any, ClassVar, Self
+from typing import Annotated, ClassVar, Self, cast
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from headrace.core.errors import HeadraceError
-from headrace.server.protocol.base import SamplingBody, Unsupported
+from headrace.core.sampling_params import MAX_N
+from headrace.server.protocol.base import Ints, SamplingBody
+from headrace.server.protocol.unsupported import Unsupported
 
 Prompt = str | list[int]
+
+MAX_PROMPTS = 2_048
+"""OpenAI's limit for lists of inputs."""
+
+_Several = Field(min_length=1, max_length=MAX_PROMPTS, fail_fast=True)
 
 
 class CompletionRequest(SamplingBody):
     """OpenAI's body, with vLLM's extras. Every prompt gets `n` choices, numbered prompt by prompt."""
 
-    prompt: Any
+    prompt: (
+        str
+        | Annotated[list[str], _Several]
+        | Annotated[list[int], Field(min_length=1, fail_fast=True)]
+        | Annotated[list[Ints], _Several]
+    )
     max_tokens: int | None = None
     logprobs: int | None = None
     echo: bool | None = False
@@ -24,11 +36,11 @@ class CompletionRequest(SamplingBody):
 
     default_token_limit: ClassVar[int | None] = 16
     field_names: ClassVar[dict[str, str]] = {}
-
-    @model_validator(mode="after")
-    def _check_prompt(self) -> Self:
-        _ = self.prompts
-        return self
+    rules: ClassVar[dict[str, str]] = {
+        **SamplingBody.rules,
+        "prompt": "It must be a string, a list of token ids, or a list of strings or of such lists, not empty "
+        f"and of at most {MAX_PROMPTS}",
+    }
 
     @property
     def token_limit(self) -> int | None:
@@ -47,23 +59,20 @@ class CompletionRequest(SamplingBody):
 
     @property
     def prompts(self) -> list[Prompt]:
-        """The prompts, from any of OpenAI's four forms. Raises `HeadraceError` for what is none of them."""
+        """The prompts, from any of OpenAI's four forms."""
         prompt = self.prompt
         if isinstance(prompt, str):
             return [prompt]
-        if isinstance(prompt, list) and prompt:
-            if all(isinstance(part, str) for part in prompt):
-                return list(prompt)
-            if _are_token_ids(prompt):
-                return [prompt]
-            if all(isinstance(part, list) and _are_token_ids(part) for part in prompt):
-                return list(prompt)
-        raise HeadraceError(
-            "prompt is empty" if prompt in (None, []) else f"prompt is {str(prompt)[:60]!r}",
-            rule="It must be a string, a list of strings, a list of token ids or a list of such lists, not empty",
-            param="prompt",
-        )
+        return [prompt] if isinstance(prompt[0], int) else cast(list[Prompt], prompt)
 
-
-def _are_token_ids(part: list[object]) -> bool:
-    return all(isinstance(token, int) and not isinstance(token, bool) for token in part)
+    @model_validator(mode="after")
+    def _check_number_of_choices(self) -> Self:
+        num_prompts, n = len(self.prompts), self.n or 1
+        if num_prompts * n > MAX_N:
+            raise HeadraceError(
+                f"There are {num_prompts} prompts and n is {n}",
+                rule=f"A request has at most {MAX_N} choices",
+                fix="Send several requests",
+                param="n",
+            )
+        return self

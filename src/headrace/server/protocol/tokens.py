@@ -1,6 +1,6 @@
 """The bodies of /tokenize and /detokenize: vLLM's."""
 
-from headrace.server.protocol.base import Body
+from headrace.server.protocol.base import Body, Ints
 from headrace.server.protocol.chat import ChatTemplateBody
 
 
@@ -24,4 +24,4 @@ class DetokenizeRequest(Body):
     """Turn token ids back into text."""
 
     model: str | None = None
-    tokens: list[int]
+    tokens: Ints

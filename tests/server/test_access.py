@@ -1,0 +1,152 @@
+"""Keys, CORS, and the prefix that a proxy shows the server under."""
+
+import httpx
+import openai
+import pytest
+
+KEY_ROUTES = ("/v1/models", "/v1/models/alias", "/load")
+OPEN_ROUTES = ("/health", "/ready", "/live", "/ping", "/version", "/metrics", "/openapi.json", "/docs")
+HI = [{"role": "user", "content": "Hi"}]
+BODIES = {
+    "/v1/chat/completions": {"messages": HI},
+    "/v1/completions": {"prompt": "Hi"},
+    "/invocations": {"inputs": "Hi"},
+    "/tokenize": {"prompt": "Hi"},
+    "/detokenize": {"tokens": [5]},
+}
+
+
+@pytest.fixture
+def guarded(start_server):
+    return start_server(say="ok", options={"api_key": ("first-key", "second-key"), "admin_key": "boss"})
+
+
+def with_key(server, method, path, key, **more):
+    return httpx.request(method, server.url + path, headers={"Authorization": f"Bearer {key}"}, timeout=20, **more)
+
+
+def assert_unauthorized(response):
+    assert response.status_code == 401
+    assert response.headers["www-authenticate"].startswith("Bearer")
+    error = response.json()["error"]
+    assert (error["type"], error["code"]) == ("authentication_error", "invalid_api_key")
+    return error
+
+
+def test_what_needs_a_key_and_what_does_not(guarded):
+    for path in KEY_ROUTES:
+        assert_unauthorized(guarded.get(path))
+        assert with_key(guarded, "GET", path, "second-key").status_code == 200
+    for path, body in BODIES.items():
+        assert_unauthorized(guarded.post(path, body))
+        assert with_key(guarded, "POST", path, "first-key", json=body).status_code == 200
+    for path in OPEN_ROUTES:
+        assert guarded.get(path).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "Bearer wrong",
+        "Bearer first-key-and-more",
+        "Bearer first",
+        "Bearer",
+        "first-key",
+        "Basic first-key",
+        "Bearer \xff",
+    ],
+)
+def test_wrong_keys(guarded, header):
+    headers = {"Authorization": header.encode("latin-1")}
+    error = assert_unauthorized(httpx.get(guarded.url + "/v1/models", headers=headers))
+    assert "first-key" not in error["message"] and "wrong" not in error["message"]
+
+
+def test_the_scheme_is_read_in_any_case(guarded):
+    headers = {"authorization": "bearer  first-key"}
+    assert httpx.get(guarded.url + "/v1/models", headers=headers).status_code == 200
+
+
+def test_the_openai_client_with_a_key(guarded):
+    def client(key):
+        return openai.OpenAI(base_url=f"{guarded.url}/v1", api_key=key, max_retries=0)
+
+    answer = client("first-key").chat.completions.create(model="fake-model", messages=HI)
+    assert answer.choices[0].message.content == "ok"
+    with pytest.raises(openai.AuthenticationError) as caught:
+        client("other").chat.completions.create(model="fake-model", messages=HI)
+    assert caught.value.code == "invalid_api_key"
+
+
+def test_only_the_admin_key_opens_admin_routes(guarded):
+    path = "/reset_prefix_cache"
+    assert_unauthorized(guarded.post(path, {}))
+    assert_unauthorized(with_key(guarded, "POST", path, "first-key"))
+    assert with_key(guarded, "POST", path, "boss").status_code == 200
+    assert with_key(guarded, "GET", "/v1/models", "boss").status_code == 200
+
+
+def test_without_an_admin_key_only_this_machine_may_change_the_server(start_server):
+    local = start_server(say="x")
+    assert local.post("/reset_prefix_cache", {}).status_code == 200
+    page = httpx.post(local.url + "/reset_prefix_cache", headers={"Origin": "https://evil.example"})
+    assert (page.status_code, page.json()["error"]["type"]) == (403, "permission_error")
+    anywhere = start_server(say="x", options={"host": "0.0.0.0", "api_key": ("k",)})
+    response = with_key(anywhere, "POST", "/reset_prefix_cache", "k")
+    assert response.status_code == 403
+    assert "--admin-key" in response.json()["error"]["message"]
+
+
+PREFLIGHT = {
+    "Origin": "https://app.example",
+    "Access-Control-Request-Method": "POST",
+    "Access-Control-Request-Headers": "authorization,content-type",
+}
+
+
+def test_a_named_origin_may_read_answers_and_streams(start_server):
+    server = start_server(say="ok", options={"allowed_origins": ("https://app.example",), "api_key": ("k",)})
+    preflight = httpx.options(server.url + "/v1/chat/completions", headers=PREFLIGHT)
+    assert preflight.status_code == 200
+    assert preflight.headers["access-control-allow-origin"] == "https://app.example"
+    assert preflight.headers["access-control-allow-headers"] == "authorization,content-type"
+    assert "POST" in preflight.headers["access-control-allow-methods"]
+    headers = {"Origin": "https://app.example", "Authorization": "Bearer k"}
+    for stream in (False, True):
+        answer = httpx.post(
+            server.url + "/v1/chat/completions", headers=headers, json={"messages": HI, "stream": stream}
+        )
+        assert answer.headers["access-control-allow-origin"] == "https://app.example"
+        assert answer.headers["vary"] == "Origin"
+    refused = httpx.get(server.url + "/v1/models", headers={"Origin": "https://app.example"})
+    assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (401, "https://app.example")
+
+
+def test_other_origins_may_not(start_server, server):
+    named = start_server(say="ok", options={"allowed_origins": ("https://app.example",)})
+    for each in (named, server):
+        answer = httpx.get(each.url + "/version", headers={"Origin": "https://evil.example"})
+        assert "access-control-allow-origin" not in answer.headers
+    preflight = httpx.options(server.url + "/v1/models", headers=PREFLIGHT)
+    assert (preflight.status_code, "access-control-allow-origin" in preflight.headers) == (405, False)
+
+
+def test_every_origin(start_server):
+    server = start_server(say="ok", options={"allowed_origins": ("*",), "allowed_methods": ("GET",)})
+    assert server.get("/version").headers["access-control-allow-origin"] == "*"
+    preflight = httpx.options(server.url + "/version", headers=PREFLIGHT)
+    assert preflight.headers["access-control-allow-methods"] == "GET"
+
+
+def test_credentials_are_allowed_for_a_named_origin(start_server):
+    server = start_server(say="ok", options={"allowed_origins": ("http://a.example",), "allow_credentials": True})
+    answer = httpx.get(server.url + "/version", headers={"Origin": "http://a.example"})
+    assert answer.headers["access-control-allow-credentials"] == "true"
+
+
+def test_a_prefix_that_a_proxy_adds_or_removes(start_server):
+    server = start_server(say="ok", options={"root_path": "/llm"})
+    for path in ("/llm/v1/models", "/v1/models", "/llm/v1/models/alias"):
+        assert server.get(path).status_code == 200
+    assert server.get("/llm/openapi.json").json()["servers"] == [{"url": "/llm"}]
+    assert server.get("/llmv1/models").status_code == 404

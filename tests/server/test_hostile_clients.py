@@ -1,0 +1,345 @@
+"""Clients that send too much, too slowly, half, or no HTTP at all: over bare sockets, with both parsers."""
+
+import contextlib
+import json
+import re
+import socket
+import ssl
+import sys
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+COMPLETIONS = "/v1/completions"
+CERTIFICATE = Path(__file__).with_name("localhost.pem")
+"""For localhost, signed by itself, with its key; for these tests only."""
+
+FAST = {"request_header_timeout_seconds": 0.5, "request_body_timeout_seconds": 0.5}
+
+
+@pytest.fixture(params=["httptools", "h11"])
+def parser(request, monkeypatch):
+    """Which parser uvicorn uses: the base install has h11 alone."""
+    if request.param == "h11":
+        monkeypatch.setitem(sys.modules, "httptools", None)
+
+
+def head(path=COMPLETIONS, method="POST", **headers):
+    lines = [f"{method} {path} HTTP/1.1", "Host: x"]
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+def request(body, path=COMPLETIONS, **headers):
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return head(path, Content_Length=len(raw), **headers) + raw
+
+
+def read_until_closed(connection):
+    parts = []
+    while part := connection.recv(65_536):
+        parts.append(part)
+    return b"".join(parts)
+
+
+def read_answer(connection):
+    """(status, JSON) of one answer with a Content-Length."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        data += connection.recv(65_536) or pytest.fail(f"closed after {data!r}")
+    top, _, body = data.partition(b"\r\n\r\n")
+    [length] = [int(line[15:]) for line in top.lower().split(b"\r\n") if line.startswith(b"content-length:")]
+    while len(body) < length:
+        body += connection.recv(65_536)
+    return int(top.split()[1]), json.loads(body[:length])
+
+
+def error_in(data):
+    """(status, error) of the one answer in `data`."""
+    top, _, body = data.partition(b"\r\n\r\n")
+    return int(top.split()[1]), json.loads(body)["error"]
+
+
+def assert_serves(server):
+    assert server.post(COMPLETIONS, {"prompt": "a"}).status_code == 200
+
+
+@pytest.mark.parametrize("sent", [b"", b"POST /v1/comp", head()[:-2]])
+def test_a_head_that_does_not_come(parser, start_server, sent):
+    server = start_server(say="x", options=FAST)
+    with server.raw() as connection:
+        connection.sendall(sent)
+        data = read_until_closed(connection)
+    if sent:
+        status, error = error_in(data)
+        assert (status, error["type"]) == (408, "invalid_request_error")
+        assert "head" in error["message"]
+    else:
+        assert data == b""
+    assert_serves(server)
+
+
+def trickle(connection):
+    with contextlib.suppress(OSError):
+        while True:
+            connection.sendall(b"X: y\r\n")
+            time.sleep(0.01)
+
+
+def test_a_head_that_trickles(parser, start_server):
+    server = start_server(say="x", options=FAST)
+    with server.raw() as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\n")
+        sender = threading.Thread(target=trickle, args=(connection,))
+        sender.start()
+        status, _ = error_in(read_until_closed(connection))
+        connection.shutdown(socket.SHUT_RDWR)
+        sender.join()
+    assert status == 408
+    assert_serves(server)
+
+
+@pytest.mark.parametrize("headers", [{"Content-Length": 100}, {"Transfer-Encoding": "chunked"}], ids=str)
+@pytest.mark.parametrize("part", [b"", b"5\r\nhello\r\n"])
+def test_a_body_that_does_not_come(parser, start_server, headers, part):
+    server = start_server(say="x", options=FAST)
+    with server.raw() as connection:
+        connection.sendall(head(**headers) + part)
+        status, error = error_in(read_until_closed(connection))
+    assert status == 408
+    assert "body" in error["message"]
+    assert_serves(server)
+
+
+def test_slow_but_in_time(parser, start_server):
+    server = start_server(say="x")
+    raw = request({"prompt": "a"})
+    with server.raw() as connection:
+        for octet in raw:
+            connection.sendall(bytes([octet]))
+        assert read_answer(connection)[0] == 200
+        connection.sendall(raw)
+        assert read_answer(connection)[0] == 200
+
+
+def test_ten_megabytes_are_refused_before_they_are_sent(parser, server_for_parser):
+    with server_for_parser.raw() as connection:
+        connection.sendall(head(**{"Content-Length": 10 * 2**20}))
+        status, error = error_in(read_until_closed(connection))
+    assert (status, error["code"]) == (413, "request_too_large")
+    assert "--max-body-bytes" in error["message"]
+
+
+def send_all(connection, first, part, count):
+    with contextlib.suppress(OSError):  # hung up on, which is fine
+        connection.sendall(first)
+        for _ in range(count):
+            connection.sendall(part)
+
+
+@pytest.mark.parametrize("megabytes", [10, 1024])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_client_that_sends_on_reads_the_413(parser, server_for_parser, megabytes, chunked):
+    part = b"100000\r\n" + b"x" * 2**20 + b"\r\n" if chunked else b"x" * 2**20
+    size = {"Transfer-Encoding": "chunked"} if chunked else {"Content-Length": megabytes * 2**20}
+    with server_for_parser.raw() as connection:
+        sender = threading.Thread(target=send_all, args=(connection, head(**size), part, megabytes))
+        sender.start()
+        status, error = read_answer(connection)
+        connection.shutdown(socket.SHUT_RDWR)
+        sender.join()
+    assert (status, error["error"]["code"]) == (413, "request_too_large")
+    assert_serves(server_for_parser)
+
+
+def test_httpx_sees_the_413_of_ten_megabytes(parser, server_for_parser):
+    response = httpx.post(server_for_parser.url + COMPLETIONS, content=b"x" * 10 * 2**20, timeout=20)
+    assert response.status_code == 413
+
+
+def test_a_client_that_asks_first_is_not_asked_for_too_much(parser, server_for_parser):
+    with server_for_parser.raw() as connection:
+        connection.sendall(head(**{"Content-Length": 10 * 2**20, "Expect": "100-continue"}))
+        assert connection.recv(20).startswith(b"HTTP/1.1 413")
+    with server_for_parser.raw() as connection:
+        raw = request({"prompt": "a"}, Expect="100-continue")
+        top, _, body = raw.partition(b"\r\n\r\n")
+        connection.sendall(top + b"\r\n\r\n")
+        assert connection.recv(25) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        connection.sendall(body)
+        assert read_answer(connection)[0] == 200
+
+
+def test_what_is_refused_unread_leaves_the_connection_usable(parser, server_for_parser):
+    with server_for_parser.raw() as connection:
+        for _ in range(2):
+            raw = request(b"x" * 1_000_000, path="/v1/nothing")
+            connection.sendall(raw[:100_000])
+            assert read_answer(connection)[0] == 404
+            connection.sendall(raw[100_000:])
+        connection.sendall(request({"prompt": "a"}))
+        assert read_answer(connection)[0] == 200
+
+
+@pytest.mark.parametrize(
+    "bomb",
+    [b"X-Long: " + b"a" * 200_000, b"\r\n".join(b"X-%d: a" % number for number in range(20_000))],
+    ids=["long", "many"],
+)
+def test_header_bombs(parser, server_for_parser, bomb):
+    with server_for_parser.raw() as connection:
+        send_all(connection, b"GET /health HTTP/1.1\r\nHost: x\r\n", bomb + b"\r\n\r\n", 1)
+        status, error = error_in(read_until_closed(connection))
+    assert (status, error["type"]) == (431, "invalid_request_error")
+    assert_serves(server_for_parser)
+
+
+def test_a_head_that_never_ends(parser, server_for_parser):
+    with server_for_parser.raw() as connection:
+        send_all(connection, b"GET /health HTTP/1.1\r\nHost: x\r\n", b"X: " + b"a" * 10_000 + b"\r\n", 200)
+        status, _ = error_in(read_until_closed(connection))
+    assert status == 431
+
+
+def test_many_short_headers_are_fine(parser, server_for_parser):
+    headers = {f"X-{number}": "a" * 100 for number in range(100)}
+    assert httpx.get(server_for_parser.url + "/health", headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"nonsense\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(300),  # somebody speaks TLS to us
+        b"GET /health HTTP/1.1\r\nHost x\r\n\r\n",
+        b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: many\r\n\r\n",
+        b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n",
+        b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: " + b"9" * 5_000 + b"\r\n\r\n",
+        b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"GET /h\xc3\xa4lth HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"G@T / HTTP/1.1\r\nHost: x\r\n\r\n",
+    ],
+    ids=range(9),
+)
+def test_what_is_no_http(parser, server_for_parser, sent):
+    with server_for_parser.raw() as connection:
+        connection.sendall(sent)
+        status, error = error_in(read_until_closed(connection))
+    assert 400 <= status < 500
+    assert error["type"] == "invalid_request_error"
+    assert_serves(server_for_parser)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_shuts_its_sending_side_gets_its_answer(parser, start_server, stream):
+    server = start_server(say="abcdefghij", step_seconds=0.1)
+    with server.raw() as connection:
+        connection.sendall(request({"prompt": "a", "stream": stream}))
+        connection.shutdown(socket.SHUT_WR)
+        began = time.monotonic()
+        data = read_until_closed(connection).replace(b"HTTP/1.1 100 Continue\r\n\r\n", b"")
+    assert data.startswith(b"HTTP/1.1 200")
+    assert (
+        b"[DONE]" in data
+        if stream
+        else json.loads(data.partition(b"\r\n\r\n")[2])["choices"][0]["text"] == "abcdefghij"
+    )
+    assert time.monotonic() - began < 4, "the connection was closed by its keep-alive timeout, not by its end"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_is_gone_is_told_from_one_that_shut_its_sending_side(parser, start_server, stream):
+    server = start_server(say="abcdefghij" * 100, step_seconds=0.05, max_model_len=10_000)
+    connection = server.raw()
+    connection.sendall(request({"prompt": "a", "stream": stream, "max_tokens": 1_000}))
+    server.wait_until(lambda: server.num_running == 1)
+    connection.close()
+    server.wait_until(lambda: server.num_running == 0, seconds=5)
+
+
+def test_a_client_that_shut_its_sending_side_is_asked_between_events_too(parser, start_server):
+    """In a stream that has begun and says nothing for long, comments find out whether the client is there."""
+    server = start_server(say="ab", step_seconds=1.5)
+    with server.raw() as connection:
+        connection.sendall(request({"prompt": "a", "stream": True}))
+        connection.shutdown(socket.SHUT_WR)
+        events = read_until_closed(connection).partition(b"text/event-stream")[2]
+    assert events.count(b"\r\n3\r\n:\n\n\r\n") >= 2
+    assert events.count(b"data: ") == 4
+
+
+def test_half_a_request_and_then_nothing_more(parser, server_for_parser):
+    with server_for_parser.raw() as connection:
+        connection.sendall(head(**{"Content-Length": 100}) + b"{")
+        connection.shutdown(socket.SHUT_WR)
+        assert read_until_closed(connection) == b""
+
+
+def test_requests_in_a_pipeline_are_answered_in_order(parser, server_for_parser):
+    with server_for_parser.raw() as connection:
+        models = head("/v1/models", "GET")
+        connection.sendall(request({"prompt": "a"}) + models + request({"prompt": "b", "x": 1}) + models)
+        connection.shutdown(socket.SHUT_WR)
+        data = read_until_closed(connection).replace(b"HTTP/1.1 100 Continue\r\n\r\n", b"")
+    parts = data.split(b"HTTP/1.1 ")[1:]
+    assert [part[:3] for part in parts] == [b"200", b"200", b"400", b"200"]
+    assert [b"text_completion" in part for part in parts] == [True, False, False, False]
+
+
+def test_garbage_after_a_request_does_not_touch_its_answer(parser, start_server):
+    server = start_server(say="abcdefghij", step_seconds=0.05)
+    with server.raw() as connection:
+        connection.sendall(request({"prompt": "a"}) + b"garbage\r\n\r\n")
+        data = read_until_closed(connection)
+    assert [part[:3] for part in re.split(rb"(?:^|(?<=}))HTTP/1.1 ", data)[1:]] in ([b"200", b"400"], [b"400"])
+    assert_serves(server)
+
+
+@pytest.mark.parametrize("method", ["OPTIONS", "DELETE", "PUT", "PATCH", "TRACE", "PROPFIND"])
+def test_methods_that_are_not_served(server, method):
+    response = httpx.request(method, server.url + COMPLETIONS)
+    assert (response.status_code, response.headers["allow"]) == (405, "POST")
+    if method != "HEAD":
+        assert response.json()["error"]["code"] == "method_not_allowed"
+
+
+def test_head_is_get_without_the_body(server):
+    for path in ("/health", "/v1/models", "/openapi.json"):
+        response, whole = httpx.head(server.url + path), server.get(path)
+        assert (response.status_code, response.content) == (200, b"")
+        assert response.headers["content-length"] == str(len(whole.content))
+
+
+@pytest.mark.parametrize(
+    "content_type", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "\xff"]
+)
+def test_other_types_than_json_are_refused(server, content_type):
+    headers = {"Content-Type": content_type.encode("latin-1")}
+    response = httpx.post(server.url + COMPLETIONS, content=b'{"prompt": "a"}', headers=headers)
+    assert (response.status_code, response.json()["error"]["type"]) == (415, "invalid_request_error")
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "Application/JSON; charset=utf-8", "application/x+json"])
+def test_json_by_any_name_is_taken(server, content_type):
+    headers = {"Content-Type": content_type}
+    response = httpx.post(server.url + COMPLETIONS, content=b'{"prompt": "a"}', headers=headers)
+    assert response.status_code == 200
+
+
+@pytest.fixture
+def server_for_parser(parser, start_server):
+    """A server with the usual settings."""
+    return start_server(say="x")
+
+
+def test_https(start_server):
+    server = start_server(say="x" * 10, wait=False, options={"ssl_certfile": str(CERTIFICATE)})
+    url = server.url.replace("http://127.0.0.1", "https://localhost")
+    with httpx.Client(base_url=url, verify=ssl.create_default_context(cafile=CERTIFICATE), timeout=20) as client:
+        server.wait_until(lambda: client.get("/ready").status_code == 200)
+        answer = client.post(COMPLETIONS, json={"prompt": "a", "stream": True})
+        assert answer.text.endswith("data: [DONE]\n\n")
+        assert client.post(COMPLETIONS, content=b"x" * 10 * 2**20).status_code == 413
