@@ -1,8 +1,8 @@
-"""`headrace bench`: the figures that come of known times."""
+"""`headrace bench throughput|latency`: the figures that come of known times."""
 
 import pytest
 
-from headrace.cli.bench_engine import Load, measure, percentile
+from headrace.cli.bench.engine_load import EngineLoad, measure
 from headrace.core.outputs import CompletionOutput, RequestMetrics, RequestOutput
 
 
@@ -28,24 +28,24 @@ class KnownTimes:
 
 
 def test_figures_of_known_times():
-    llm = KnownTimes()
-    figures = measure(llm, Load(batch_size=3, num_rounds=2, input_len=4, output_len=9))
-    assert figures["time_to_first_token_seconds_p50"] == 0.5
-    assert figures["seconds_per_token_p99"] == 0.25
-    assert figures["total_tokens_per_second"] == pytest.approx(figures["requests_per_second"] * 13)
-    assert figures["output_tokens_per_second"] == pytest.approx(figures["requests_per_second"] * 9)
+    figures = measure(KnownTimes(), EngineLoad(batch_size=3, num_rounds=2, input_len=4, output_len=9)).figures()
+    assert figures["median_ttft_ms"] == 500
+    assert figures["p99_tpot_ms"] == 250
+    assert figures["mean_e2el_ms"] == 2_500
+    assert figures["completed"] == 6
+    assert figures["total_token_throughput"] == pytest.approx(figures["request_throughput"] * 13)
+    assert figures["output_throughput"] == pytest.approx(figures["request_throughput"] * 9)
+
+
+def test_one_token_has_no_time_for_each_further_one():
+    figures = measure(KnownTimes(), EngineLoad(batch_size=1, num_rounds=1, input_len=4, output_len=1)).figures()
+    assert not [name for name in figures if "tpot" in name]
 
 
 def test_prompts_are_new_each_round_and_hold_no_special_token():
     llm = KnownTimes()
-    measure(llm, Load(batch_size=2, num_rounds=3, input_len=16, output_len=1))
+    measure(llm, EngineLoad(batch_size=2, num_rounds=3, input_len=16, output_len=1))
     prompts = [prompt for batch, _ in llm.batches for prompt in batch]
     assert len({tuple(prompt) for prompt in prompts}) == len(prompts) == 8
     assert all(1 < token < 50 for prompt in prompts for token in prompt)
     assert all(params.ignore_eos for _, params in llm.batches)
-
-
-def test_percentiles_are_of_the_nearest_rank():
-    values = list(range(1, 101))
-    assert [percentile(values, percent) for percent in (50, 90, 99, 100)] == [50, 90, 99, 100]
-    assert percentile([7.0], 50) == 7.0

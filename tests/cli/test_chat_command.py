@@ -28,6 +28,15 @@ def test_piped_lines_are_answered_by_a_server(monkeypatch, capsys, server, endin
     assert capsys.readouterr().out == f"{SAID}\n{SAID}\n"
 
 
+def test_a_key_is_sent(monkeypatch, capsys, start_server):
+    server = start_server(say=SAID, options={"api_key": ("right",)})
+    assert chat(monkeypatch, ["Hi"], "--url", server.url, "--api-key", "wrong") == 2
+    assert "status 401" in capsys.readouterr().err
+    monkeypatch.setenv("OPENAI_API_KEY", "right")
+    assert chat(monkeypatch, ["Hi"], "--url", server.url) == 0
+    assert capsys.readouterr().out == f"{SAID}\n"
+
+
 def test_the_answer_is_limited_as_asked(monkeypatch, capsys, server):
     assert chat(monkeypatch, ["Hi"], "alias", "--url", server.url, "--max-tokens", "5", "--temperature", "0") == 0
     assert capsys.readouterr().out == "Hello\n"
@@ -87,6 +96,12 @@ def test_commands(monkeypatch, capsys):
     assert heard[2] == [("system", "be kind"), ("user", "b"), ("assistant", "2"), ("user", "c")]
     assert len(heard) == 3
     assert "/what is not a command" in capsys.readouterr().err
+
+
+def test_help_lists_the_commands(monkeypatch, capsys):
+    talk(monkeypatch, Recorder(), ["/help", "/exit"])
+    said = capsys.readouterr().err
+    assert all(f"  {command} " in said for command in ("/help", "/reset", "/system TEXT", "/exit"))
 
 
 def test_ctrl_c_stops_the_answer_and_not_the_program(monkeypatch, capsys):

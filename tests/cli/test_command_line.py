@@ -8,9 +8,11 @@ import pytest
 
 import headrace
 from headrace.cli import main
+from headrace.cli.engine_environment import engine_environment
 from headrace.cli.engine_options import parse_size
 from headrace.core.config import EngineConfig
 from headrace.core.errors import HeadraceError
+from headrace.server.options import ServerOptions, flag_of
 from headrace.server.run import listen
 
 
@@ -52,10 +54,20 @@ def test_every_engine_argument_is_a_flag_of_every_command_with_an_engine(monkeyp
         (["serve", "/no/such/model", "--port", "0"], "/no/such/model"),
         (["bench", "latency", "--json", "/no/such/directory/x.json"], "/no/such/directory/x.json, which cannot"),
         (["bench", "throughput", "--json", "/"], "cannot be written"),
-        (["serve", "--api-key", "secret"], "--api-key is not supported yet"),
-        (["serve", "--ssl-keyfile", "key.pem"], "--ssl-keyfile is not supported yet"),
+        (["serve", "--api-key", "se cret"], "A key given with --api-key"),
+        (["serve", "--admin-key", ""], "A key given with --admin-key"),
+        (["serve", "--ssl-keyfile", "key.pem"], "--ssl-keyfile is given without --ssl-certfile"),
+        (["serve", "--ssl-certfile", "c", "--ssl-cert-reqs", "2"], "no --ssl-ca-certs"),
+        (["serve", "--ssl-certfile", "c", "--ssl-cert-reqs", "3"], "--ssl-cert-reqs is 3"),
+        (["serve", "--root-path", "llm"], "--root-path is 'llm'"),
+        (["serve", "--max-body-bytes", "5"], "--max-body-bytes is 5"),
+        (["serve", "--request-body-timeout", "0"], "--request-body-timeout is 0"),
+        (["serve", "--allowed-origins", "example.com"], "--allowed-origins has 'example.com'"),
+        (["serve", "--allowed-origins", '["*"'], "JSON list"),
+        (["serve", "--allowed-origins", "*", "--allow-credentials"], "--allow-credentials is set"),
+        (["serve", "--served-model-name", "a", "b"], "'b' may be the model"),
         (["serve", "--enable-auto-tool-choice"], "--enable-auto-tool-choice is not supported yet"),
-        (["serve", "b", "--model", "m", "--served-model-name", "a"], "repeat --served-model-name"),
+        (["serve", "b", "--model", "m", "--served-model-name", "a"], "Two models are named"),
         (["chat", "--url", "nonsense"], "'nonsense' is not a server's address"),
         (["chat", "--url", "http://127.0.0.1:9"], "headrace serve"),
         (["chat", "--url", "http://127.0.0.1:9", "--dtype", "auto"], "--dtype and --url"),
@@ -104,3 +116,72 @@ def test_help_imports_nothing_heavy():
 def test_the_server_needs_no_torch():
     code = "import sys, headrace.cli.engine_launcher, headrace.server.run; print('torch' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "False\n"
+
+
+def served_with(monkeypatch, *arguments):
+    """What `headrace serve` would serve: the configuration, the names and the server's options."""
+    seen = []
+    monkeypatch.setattr(sys.modules["headrace.cli.serve"], "_run", lambda *what: seen.append(what))
+    assert run(monkeypatch, "serve", *arguments) == 0
+    [what] = seen
+    return what
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["m", "--served-model-name", "a", "b", "--port", "0"],
+        ["m", "--port", "0", "--served-model-name", "a", "b"],
+        ["--served-model-name", "a", "b", "--model", "m", "--port", "0"],
+        ["m", "--served-model-name", "a", "--port", "0", "--served-model-name", "b"],
+        ["m", "--served-model-name", '["a", "b"]', "--port", "0"],
+        ["--served-model-name=a", "--served-model-name=b", "--port", "0", "m"],
+    ],
+)
+def test_several_names_are_written_as_for_vllm(monkeypatch, arguments):
+    config, names, options = served_with(monkeypatch, *arguments)
+    assert (config.model, config.served_model_name, names, options.port) == ("m", "a", ("a", "b"), 0)
+
+
+def test_a_name_may_be_followed_by_the_model(monkeypatch):
+    config, names, _ = served_with(monkeypatch, "--served-model-name", "a", "--port", "0", "m")
+    assert (config.model, names) == ("m", ("a",))
+
+
+def test_keys_come_from_flags_or_else_from_the_environment_and_are_not_shown(monkeypatch):
+    monkeypatch.setenv("HEADRACE_API_KEY", "from-env other")
+    monkeypatch.setenv("HEADRACE_ADMIN_KEY", "admin-env")
+    _, _, options = served_with(monkeypatch, "m")
+    assert (options.api_key, options.admin_key) == (("from-env", "other"), "admin-env")
+    _, _, options = served_with(monkeypatch, "m", "--api-key", "one", "two", "--api-key", "three")
+    assert options.api_key == ("one", "two", "three")
+    assert "three" not in repr(options) and "admin-env" not in repr(options)
+
+
+def test_keys_do_not_reach_the_engine_process():
+    environment = engine_environment({"HEADRACE_API_KEY": "k", "HEADRACE_ADMIN_KEY": "k", "HOME": "/h"})
+    assert "k" not in environment.values() and environment["HOME"] == "/h"
+
+
+def test_every_server_option_is_a_flag(monkeypatch, capsys):
+    assert run(monkeypatch, "serve", "--help") == 0
+    shown = capsys.readouterr().out
+    assert [each.name for each in fields(ServerOptions) if flag_of(each.name) not in shown] == []
+
+
+def test_flags_of_the_server_reach_it(monkeypatch):
+    _, _, options = served_with(
+        monkeypatch, "m", "--host", "0.0.0.0", "--root-path", "/llm", "--max-body-bytes", "4096",
+        "--request-header-timeout", "2", "--allowed-origins", "http://a", "https://b:1", "--allow-credentials",
+        "--uvicorn-log-level", "info", "--disable-uvicorn-access-log",
+    )  # fmt: skip
+    assert options == ServerOptions(
+        host="0.0.0.0",
+        root_path="/llm",
+        max_body_bytes=4096,
+        request_header_timeout_seconds=2.0,
+        allowed_origins=("http://a", "https://b:1"),
+        allow_credentials=True,
+        uvicorn_log_level="info",
+        disable_uvicorn_access_log=True,
+    )

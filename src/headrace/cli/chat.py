@@ -20,16 +20,23 @@ def chat(
     ] = None,
     url: Annotated[str | None, typer.Option(help="Talk to this server, for example http://127.0.0.1:8000.")] = None,
     api_key: Annotated[
-        str | None, typer.Option(envvar="OPENAI_API_KEY", help="Key for --url.", show_envvar=True)
+        str | None, typer.Option(envvar=["HEADRACE_API_KEY", "OPENAI_API_KEY"], help="Key for --url.")
     ] = None,
-    system: Annotated[str | None, typer.Option(help="A system message.")] = None,
+    system: Annotated[str | None, typer.Option(help="What the model is told beforehand (system message).")] = None,
     temperature: Annotated[float | None, typer.Option(help="0 for the same answer every time.")] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Longest answer in tokens.", min=1)] = None,
 ) -> None:
-    """Chat in the terminal, with a server (--url) or with a model that is loaded here.
+    """Talk to a model in the terminal: one that is loaded here, or a server's (--url).
 
-    One line is one message. /reset forgets the conversation, /system TEXT sets the system message, /exit leaves.
-    Ctrl-C stops an answer.
+    \b
+    Examples:
+      headrace chat
+      headrace chat HuggingFaceTB/SmolLM2-360M-Instruct --system "You answer in one sentence."
+      headrace chat --url http://127.0.0.1:8000
+      echo "What is a headrace?" | headrace chat --temperature 0
+
+    One line is one message, and the whole conversation is sent with each. /help lists what else can be typed.
+    Ctrl-C stops an answer, Ctrl-D leaves.
     """
     answering = Answering(temperature, max_tokens)
     if url is not None:

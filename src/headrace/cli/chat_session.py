@@ -10,6 +10,14 @@ from headrace.core.errors import HeadraceError
 
 Message = dict[str, str]
 
+COMMANDS = {
+    "/help": "this list",
+    "/reset": "forget the conversation",
+    "/system TEXT": "set the system message; without TEXT, remove it",
+    "/exit": "leave, as Ctrl-D does",
+}
+"""What can be typed besides messages -> what it does."""
+
 
 class Speaker(Protocol):
     """Whoever answers."""
@@ -30,7 +38,7 @@ class ChatSession:
     def run(self) -> None:
         """Talk until the other side has had enough. Without a terminal, the first error is raised."""
         if self._interactive:
-            print("One line is one message. /reset, /system TEXT, /exit; Ctrl-C stops an answer.", file=sys.stderr)
+            print("One line is one message; /help for more. Ctrl-C stops an answer.", file=sys.stderr)
         for line in self._lines():
             if line == "/exit":
                 return
@@ -56,12 +64,15 @@ class ChatSession:
 
     def _command(self, line: str) -> None:
         name, _, argument = line.partition(" ")
-        if name == "/reset":
+        if name == "/help":
+            for command, effect in COMMANDS.items():
+                print(f"  {command:<14}{effect}", file=sys.stderr)
+        elif name == "/reset":
             self._messages = []
         elif name == "/system":
             self._system = argument.strip() or None
         else:
-            print(f"{name} is not a command; there are /reset, /system TEXT and /exit", file=sys.stderr)
+            print(f"{name} is not a command; there are {', '.join(COMMANDS)}", file=sys.stderr)
 
     def _ask(self, line: str) -> None:
         pieces: list[str] = []

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Any
-from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 
 from headrace.cli.chat_session import Message
+from headrace.cli.client.address import ServerAddress
 from headrace.cli.engine_environment import prepare_this_process
 from headrace.core.config import EngineConfig
 from headrace.core.errors import ErrorKind, HeadraceError
@@ -41,11 +41,9 @@ class RemoteModel:
     """A server at a URL, with or without /v1. Raises `HeadraceError` when it cannot be reached or refuses."""
 
     def __init__(self, url: str, model: str | None, api_key: str | None, answering: Answering) -> None:
-        parts, host, port = _address(url)
         self._url = url
-        self._https = parts.scheme == "https"
-        self._address = (host, port)
-        self._base = f"{parts.path.rstrip('/').removesuffix('/v1')}/v1"
+        self._address = ServerAddress.parse(url)
+        self._base = f"{self._address.root}/v1"
         self._headers = {"Content-Type": "application/json"} | (
             {"Authorization": f"Bearer {api_key}"} if api_key else {}
         )
@@ -75,9 +73,8 @@ class RemoteModel:
             ) from None
 
     def _connection(self) -> http.client.HTTPConnection:
-        host, port = self._address
-        kind = http.client.HTTPSConnection if self._https else http.client.HTTPConnection
-        return kind(host, port, timeout=CONNECT_TIMEOUT_SECONDS)
+        kind = http.client.HTTPSConnection if self._address.https else http.client.HTTPConnection
+        return kind(self._address.host, self._address.port, timeout=CONNECT_TIMEOUT_SECONDS)
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[None]:
@@ -123,11 +120,7 @@ class RemoteModel:
             connection.request(method, self._base + path, body, self._headers)
             response = connection.getresponse()
         except (OSError, http.client.HTTPException, UnicodeError) as error:
-            raise HeadraceError(
-                f"There is no answer from {self._url}: {error}",
-                fix="Start a server with `headrace serve`, or check the address",
-                kind=ErrorKind.UNAVAILABLE,
-            ) from error
+            raise self._address.unreachable(error) from error
         if response.status != 200:
             with self._reading():
                 raise _refused(response.status, response.read())
@@ -170,17 +163,6 @@ class LocalModel:
     def __exit__(self, *_: object) -> None:
         self._runner.close()
         self._llm.close()
-
-
-def _address(url: str) -> tuple[SplitResult, str, int | None]:
-    """The parts of a server's address, its host and its port. Raises `HeadraceError` for what is none."""
-    try:
-        parts = urlsplit(url)
-        if parts.scheme in ("http", "https") and parts.hostname:
-            return parts, parts.hostname, parts.port
-    except ValueError:  # a port that is no number, or beyond 65535
-        pass
-    raise HeadraceError(f"{url!r} is not a server's address", fix="Use for example http://127.0.0.1:8000")
 
 
 def _refused(status: int, body: bytes) -> HeadraceError:

@@ -24,7 +24,7 @@ ENGINE_COMMAND = (sys.executable, "-P", "-m", "headrace.engine.process")
 
 
 class EngineProcess:
-    """One engine process. See `headrace.server.launcher.EngineLauncher`."""
+    """The engine process, the latest if there were several. See `headrace.server.launcher.EngineLauncher`."""
 
     def __init__(self, config: EngineConfig, command: Sequence[str] = ENGINE_COMMAND) -> None:
         self._config = config
@@ -47,6 +47,10 @@ class EngineProcess:
         files = find_model(self._config)
         self.configure(self._config)
         return load_model_text(self._config, files)
+
+    def reload(self) -> None:
+        """Tell a new process what `load` told the first one."""
+        self.configure(self._config)
 
     def alive(self) -> bool:
         """Whether the process runs."""

@@ -6,65 +6,70 @@ here. A command gets them by a decorator and makes its `EngineConfig` of what wa
 
 import inspect
 import re
-from collections.abc import Callable
 from dataclasses import fields
 from typing import Annotated, Any
 
 import typer
 
+from headrace.cli.flags import Command, flag_parameter, with_flags
 from headrace.core.config import EngineConfig
 from headrace.core.errors import HeadraceError
 
-PANEL = "Engine"
+MODEL_PANEL, ENGINE_PANEL = "Model", "Engine: memory and speed"
 
 _HELP = {
-    "tokenizer": "A directory or .gguf file with another tokenizer than the model's own.",
+    "tokenizer": "Directory or .gguf file to take the tokenizer from, instead of the model's.",
     "revision": "Branch, tag or commit of a hub model.",
     "download_dir": "Where hub models are kept, if not in the Hugging Face cache.",
     "hf_token": "Token for gated hub models; by default HF_TOKEN or the login.",
-    "dtype": "auto, float32, bfloat16 or float16. auto is what the checkpoint has.",
-    "quantization": "none, auto, int8 or int4, done while the weights load.",
-    "device": "auto, cpu or cuda.",
+    "dtype": "Number format of weights and cache: auto (as the checkpoint has it), float32, bfloat16 or float16.",
+    "quantization": "Smaller weights: int8 or int4, made while loading; none; auto keeps a GGUF's own.",
+    "device": "Where the model runs: auto, cpu or cuda.",
     "max_model_len": "Longest context in tokens: a number, 4k (4,000), 4K (4,096), or auto for the longest that fits.",
-    "max_num_seqs": "Most sequences that run at once.",
-    "max_num_batched_tokens": "Most tokens in one step.",
-    "block_size": "Tokens in a block of the KV cache: 8, 16, 32, 64 or 128.",
+    "max_num_seqs": "Most answers in the making at once.",
+    "max_num_batched_tokens": "Most tokens computed in one step: more for throughput, less for smooth streams.",
+    "block_size": "Tokens in a block of the cache: 8, 16, 32, 64 or 128.",
     "gpu_memory_utilization": "Share of the device's memory that may be used.",
-    "kv_cache_memory_bytes": "Bytes for the KV cache: a number, or 2g (2e9), 2G (2 GiB).",
-    "num_gpu_blocks_override": "Blocks of KV cache, instead of what memory allows.",
-    "enable_prefix_caching": "Reuse the KV cache of equal prompt beginnings.",
-    "enable_chunked_prefill": "Split long prompts over several steps.",
-    "scheduling_policy": "fcfs (first come, first served) or priority.",
-    "max_logprobs": "Most logprobs a request may ask for; -1 for the whole vocabulary.",
-    "seed": "Where requests without a seed of their own draw from.",
+    "kv_cache_memory_bytes": "Memory for the cache of running requests (KV cache): a number, or 2g (2e9), 2G (2 GiB).",
+    "num_gpu_blocks_override": "Blocks in the cache, instead of what memory allows.",
+    "enable_prefix_caching": "Compute equal beginnings of prompts once.",
+    "enable_chunked_prefill": "Split long prompts over several steps, so that streams go on meanwhile.",
+    "scheduling_policy": "Who is next: fcfs (first come, first served) or priority (a request's own field).",
+    "max_logprobs": "Most log probabilities a position that a request may ask for; -1: any number.",
+    "seed": "Seed for requests that bring none.",
     "enforce_eager": "Do not use CUDA graphs.",
     "chat_template": "A file with a chat template, or the template itself.",
     "generation_config": "auto for the model's own sampling defaults, vllm for none, or a directory.",
-    "tensor_parallel_size": "Number of devices; 1 for now.",
-    "load_format": "auto, safetensors or gguf.",
+    "tensor_parallel_size": "Devices to spread the model over; only 1 so far.",
+    "load_format": "Kind of weight file: auto, safetensors or gguf.",
 }
+_OF_THE_MODEL = (
+    "tokenizer",
+    "revision",
+    "download_dir",
+    "hf_token",
+    "dtype",
+    "quantization",
+    "max_model_len",
+    "max_logprobs",
+    "seed",
+    "chat_template",
+    "generation_config",
+    "load_format",
+)
+"""What is about the model and its answers; the rest is about how it runs."""
 _HARMLESS = ("disable_log_stats", "disable_log_requests", "use_v2_block_manager", "disable_custom_all_reduce")
 _SIZES = ("max_model_len", "kv_cache_memory_bytes", "max_num_batched_tokens", "num_gpu_blocks_override")
 _ELSEWHERE = ("model", "served_model_name")
 _UNITS = {"k": 10**3, "m": 10**6, "g": 10**9, "K": 2**10, "M": 2**20, "G": 2**30, "": 1}
 
 
-def with_engine_options(command: Callable[..., None]) -> Callable[..., None]:
+def with_engine_options(command: Command) -> Command:
     """Give a command all engine flags. Its parameter `engine` becomes a dict of the arguments that were given.
 
     The command passes them to `engine_config`, so that it can add its own (the model's name) first.
     """
-    own = [each for each in inspect.signature(command).parameters.values() if each.name != "engine"]
-    flags = _flags()
-
-    def run(**arguments: Any) -> None:
-        engine = {flag.name: arguments.pop(flag.name) for flag in flags}
-        command(**arguments, engine={name: value for name, value in engine.items() if value is not None})
-
-    run.__name__, run.__doc__ = command.__name__, command.__doc__
-    run.__signature__ = inspect.Signature([*own, *flags])  # type: ignore[attr-defined]  # typer reads it
-    run.__annotations__ = {each.name: each.annotation for each in [*own, *flags]}
-    return run
+    return with_flags(command, "engine", _flags(), dict)
 
 
 def engine_config(engine: dict[str, object], **more: object) -> EngineConfig:
@@ -100,13 +105,10 @@ def _flag(name: str, default: object) -> inspect.Parameter:
     shown = "" if default in (None, "auto") else f" [default: {default}]"
     spelling = f"--{dashed}/--no-{dashed}" if isinstance(default, bool) else f"--{dashed}"
     kind: Any = str if name in _SIZES or default is None else type(default)
-    option = typer.Option(spelling, help=_HELP[name] + shown, rich_help_panel=PANEL, show_default=False)
-    return _parameter(name, Annotated[kind | None, option])
+    panel = MODEL_PANEL if name in _OF_THE_MODEL else ENGINE_PANEL
+    option = typer.Option(spelling, help=_HELP[name] + shown, rich_help_panel=panel, show_default=False)
+    return flag_parameter(name, Annotated[kind | None, option])
 
 
 def _harmless(name: str) -> inspect.Parameter:
-    return _parameter(name, Annotated[bool | None, typer.Option(f"--{name.replace('_', '-')}", hidden=True)])
-
-
-def _parameter(name: str, annotation: Any) -> inspect.Parameter:
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+    return flag_parameter(name, Annotated[bool | None, typer.Option(f"--{name.replace('_', '-')}", hidden=True)])

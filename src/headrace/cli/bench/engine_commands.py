@@ -1,7 +1,5 @@
-"""`headrace bench`: how fast the engine is here, without HTTP, on prompts of random tokens."""
+"""`headrace bench throughput` and `latency`: the engine in this process, without HTTP, on prompts of random tokens."""
 
-import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -11,20 +9,17 @@ import typer
 from headrace.cli.engine_environment import prepare_this_process
 from headrace.cli.engine_options import engine_config, with_engine_options
 from headrace.core.config import EMBEDDED_MODEL
-from headrace.core.errors import HeadraceError
 
-Model = Annotated[str | None, typer.Argument(help="A directory, a .gguf file or a Hugging Face id.")]
+Model = Annotated[
+    str | None,
+    typer.Argument(help="A directory, a .gguf file or a Hugging Face id. Without one, the small embedded model."),
+]
 InputLength = Annotated[int, typer.Option("--input-len", help="Tokens in each prompt.", min=1)]
 OutputLength = Annotated[int, typer.Option("--output-len", help="Tokens made for each prompt.", min=1)]
-JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the numbers to this file.")]
-
-
-def bench_app() -> typer.Typer:
-    """The group of benchmark commands."""
-    app = typer.Typer(help="Measure the engine.", no_args_is_help=True, rich_markup_mode=None)
-    app.command()(throughput)
-    app.command()(latency)
-    return app
+JsonFile = Annotated[
+    Path | None,
+    typer.Option("--json", "--output-json", help="Also write the figures to this file.", show_default=False),
+]
 
 
 @with_engine_options
@@ -36,7 +31,12 @@ def throughput(
     output_len: OutputLength = 128,
     json_file: JsonFile = None,
 ) -> None:
-    """Tokens per second with many prompts at once, and how long each one waited."""
+    """Tokens per second with many prompts at once: no HTTP, the engine runs in this process.
+
+    \b
+    Example:
+      headrace bench throughput --num-prompts 16 --input-len 512 --output-len 64
+    """
     _bench(engine, model, "throughput", num_prompts, 1, input_len, output_len, json_file)
 
 
@@ -50,7 +50,12 @@ def latency(
     output_len: OutputLength = 128,
     json_file: JsonFile = None,
 ) -> None:
-    """Seconds to the first token and for each further one, with a small batch run several times."""
+    """How long one prompt, or a small batch, takes: no HTTP, the engine runs in this process.
+
+    \b
+    Example:
+      headrace bench latency --input-len 1024 --output-len 32
+    """
     _bench(engine, model, "latency", batch_size, num_iters, input_len, output_len, json_file)
 
 
@@ -64,27 +69,18 @@ def _bench(
     output_len: int,
     json_file: Path | None,
 ) -> None:
+    from headrace.cli.bench.figures import DEFAULT_PERCENTILES, check_writable, print_report, write_json
+
     if json_file is not None:
-        _check_writable(json_file)
+        check_writable(json_file)
     prepare_this_process()
     from headrace import LLM
-    from headrace.cli.bench_engine import Load, as_table, measure
+    from headrace.cli.bench.engine_load import EngineLoad, measure
 
-    load = Load(batch_size, num_rounds, input_len, output_len)
-    with LLM(**asdict(engine_config(engine, model=model or EMBEDDED_MODEL))) as llm:
-        figures = measure(llm, load)
-    as_table(f"{name}: {model or EMBEDDED_MODEL}", figures)
+    model = model or EMBEDDED_MODEL
+    with LLM(**asdict(engine_config(engine, model=model))) as llm:
+        run = measure(llm, EngineLoad(batch_size, num_rounds, input_len, output_len))
+    counts = {label.replace("_", " "): value for label, value in run.counts().items()}
+    print_report(f"{name}: {model}", counts, run.distributions(), DEFAULT_PERCENTILES)
     if json_file is not None:
-        report = {"benchmark": name, "model": model or EMBEDDED_MODEL, "load": asdict(load), "figures": figures}
-        json_file.write_text(json.dumps(report, indent=2) + "\n")
-
-
-def _check_writable(path: Path) -> None:
-    """Before the run, which may take long."""
-    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise HeadraceError(
-            f"--json is {path}, which cannot be written",
-            rule="It is a file in a directory that exists and may be written to",
-            fix=f"Make {path.parent}, or name another file",
-            param="json",
-        )
+        write_json(json_file, {"benchmark": name, "model_id": model, "load": asdict(run.load), **run.figures()})

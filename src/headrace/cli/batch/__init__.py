@@ -1,0 +1,1 @@
+"""`headrace run-batch`: OpenAI batch files."""

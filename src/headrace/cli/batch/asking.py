@@ -1,0 +1,90 @@
+"""Asks a server the requests of a batch, again where that helps: a batch has time."""
+
+import asyncio
+import time
+
+from headrace.cli.batch.lines import BatchRequest
+from headrace.cli.client.http import Answer, ConnectionFailed, HttpClient
+from headrace.core.errors import ErrorKind, HeadraceError
+
+ATTEMPTS = 8
+FIRST_DELAY_SECONDS, MAX_DELAY_SECONDS = 0.5, 60.0
+
+SENDINGS = 3
+"""How often a request is sent whose answer is a 503: what kills the engine each time must not go on for ever."""
+READY_SECONDS, READY_POLL_SECONDS = 600.0, 1.0
+
+OVERLOADED, UNAVAILABLE, UNAUTHORIZED = (
+    kind.value for kind in (ErrorKind.OVERLOADED, ErrorKind.UNAVAILABLE, ErrorKind.UNAUTHORIZED)
+)
+
+
+class Asker:
+    """Asks one server. All methods raise `HeadraceError` for what would befall every request alike.
+
+    That is a server that stays away, or refuses the key. A server that is full (429) is asked again later. One that is
+    not available (503) is waited for; what it failed is then sent again one by one, so that a request that kills the
+    engine does not take others with it twice.
+    """
+
+    def __init__(self, client: HttpClient) -> None:
+        self._client = client
+        self._one_by_one = asyncio.Lock()
+
+    async def ask(self, request: BatchRequest) -> Answer:
+        """The answer to `request`."""
+        answer = await self._send(request)
+        if answer.status != UNAVAILABLE:
+            return answer
+        async with self._one_by_one:
+            for _ in range(SENDINGS - 1):
+                await self._wait_until_ready()
+                answer = await self._send(request)
+                if answer.status != UNAVAILABLE:
+                    break
+        return answer
+
+    async def _send(self, request: BatchRequest) -> Answer:
+        """Send until there is room for it."""
+        for attempt in range(ATTEMPTS):
+            answer = await self._reach("POST", request.url, request.body)
+            if answer.status == UNAUTHORIZED:
+                raise HeadraceError(
+                    "The server refuses the key (status 401)",
+                    fix="Give the right one with --api-key or HEADRACE_API_KEY, then go on with --resume",
+                )
+            if answer.status != OVERLOADED:
+                break
+            await asyncio.sleep(_retry_after(answer, FIRST_DELAY_SECONDS * 2**attempt))
+        return answer
+
+    async def _reach(self, method: str, path: str, body: bytes = b"") -> Answer:
+        """Exchange one request, on a new connection if one is lost."""
+        lost = ""
+        for attempt in range(ATTEMPTS):
+            try:
+                return await self._client.request(method, path, body)
+            except ConnectionFailed as error:
+                lost = str(error)
+            await asyncio.sleep(min(FIRST_DELAY_SECONDS * 2**attempt, MAX_DELAY_SECONDS))
+        raise HeadraceError(
+            f"The server is gone: {lost}",
+            rule=f"It was tried {ATTEMPTS} times",
+            fix="Start it again, then go on with --resume",
+            kind=ErrorKind.UNAVAILABLE,
+        )
+
+    async def _wait_until_ready(self) -> None:
+        """Servers of other kinds have no /ready: theirs counts as ready."""
+        deadline = time.monotonic() + READY_SECONDS
+        while (await self._reach("GET", "/ready")).status == UNAVAILABLE and time.monotonic() < deadline:
+            await asyncio.sleep(READY_POLL_SECONDS)
+
+
+def _retry_after(answer: Answer, otherwise: float) -> float:
+    """The seconds that the server asks to wait."""
+    try:
+        seconds = float(answer.headers["retry-after"])
+    except (KeyError, ValueError):
+        seconds = otherwise
+    return min(max(0.0, seconds), MAX_DELAY_SECONDS)

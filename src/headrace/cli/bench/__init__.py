@@ -1,0 +1,27 @@
+"""`headrace bench`: load on a server, or on the engine alone."""
+
+import typer
+
+from headrace.cli.bench.engine_commands import latency, throughput
+from headrace.cli.bench.serve_command import serve
+from headrace.cli.grouped_help import SETTINGS, GroupedCommand
+
+_COMMANDS = {
+    serve: "Load a running server: how long its users wait.",
+    throughput: "The engine alone, with many prompts at once.",
+    latency: "The engine alone, with one prompt or a few.",
+}
+"""Command -> what the list of commands says of it."""
+
+
+def bench_app() -> typer.Typer:
+    """The group of benchmark commands."""
+    app = typer.Typer(
+        help="Measure a running server, or the engine alone.",
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        context_settings=SETTINGS,
+    )
+    for command, summary in _COMMANDS.items():
+        app.command(cls=GroupedCommand, context_settings=SETTINGS, short_help=summary)(command)
+    return app

@@ -1,0 +1,1 @@
+"""How commands talk to a server over HTTP: its address, and a client that costs little enough to measure with."""
