@@ -5,7 +5,7 @@ BIN     = $(VENV)/bin
 MODEL  ?=
 ARGS   ?=
 
-.PHONY: serve test lint bench format clean
+.PHONY: serve test test-system lint bench format clean
 
 $(VENV)/.runtime: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -16,11 +16,19 @@ $(VENV)/.dev: $(VENV)/.runtime
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
+$(VENV)/.system: $(VENV)/.dev scripts/install_system_parts.sh
+	scripts/install_system_parts.sh
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,system]'
+	touch $@
+
 serve: $(VENV)/.runtime            ## serve the embedded model, or MODEL=..., on http://127.0.0.1:8000
 	$(BIN)/headrace serve $(MODEL) $(ARGS)
 
 test: $(VENV)/.dev                 ## the default tests
 	$(BIN)/python -m pytest $(ARGS)
+
+test-system: $(VENV)/.system       ## the whole system: real processes, the embedded model, other people's clients
+	$(BIN)/python -m pytest tests/system $(ARGS)
 
 lint: $(VENV)/.dev                 ## ruff and mypy
 	$(BIN)/ruff check .
@@ -35,4 +43,4 @@ bench: $(VENV)/.dev                ## the engine on this CPU, beside transformer
 	$(BIN)/python benchmarks/cpu.py $(ARGS)
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-clients build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
