@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.core.errors import HeadraceError
-from headrace.planner.cache_plan import CachePlan, MemoryBudget, cpu_budget, longest_context, plan_cache
+from headrace.planner.cache_plan import CachePlan, MemoryBudget, cpu_budget, plan_cache
 from headrace.planner.memory import GIB, kv_block_bytes
+from headrace.planner.outline.from_shape import longest_context
 from headrace.planner.shape import ModelShape, RopeScaling
 
 SHAPE = ModelShape(

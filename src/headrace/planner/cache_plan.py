@@ -9,6 +9,7 @@ from typing import Literal
 
 from headrace.core.errors import HeadraceError
 from headrace.planner.memory import GIB, cpu_kv_budget, kv_block_bytes
+from headrace.planner.outline.from_shape import longest_context
 from headrace.planner.shape import ModelShape
 
 
@@ -16,7 +17,8 @@ from headrace.planner.shape import ModelShape
 class MemoryBudget:
     """What there is and what is spoken for, in bytes. `kv_bytes` is what the cache may take of the rest.
 
-    `kv_asked_for` says that the user named `kv_bytes`, and so gets all of it.
+    `kv_asked_for` says that the user named `kv_bytes`, and so gets all of it. `overheads` are what else is taken, by
+    name; `grows_by` is the flag that makes room for a larger cache.
     """
 
     available_bytes: int
@@ -24,11 +26,14 @@ class MemoryBudget:
     activation_bytes: int
     kv_bytes: int
     kv_asked_for: bool = False
+    overheads: tuple[tuple[str, int], ...] = ()
+    grows_by: str = "--kv-cache-memory-bytes"
 
     @property
     def free_bytes(self) -> int:
-        """What weights and activations leave; negative when they do not fit themselves."""
-        return self.available_bytes - self.weight_bytes - self.activation_bytes
+        """What weights, activations and overheads leave; negative when they do not fit themselves."""
+        taken = sum(nbytes for _, nbytes in self.overheads)
+        return self.available_bytes - self.weight_bytes - self.activation_bytes - taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,26 +63,13 @@ def cpu_budget(
         fix = "Use --quantization int8, or a smaller model"
         if activation_bytes > weight_bytes:
             fix = "Use a smaller --max-num-seqs, or a smaller --max-num-batched-tokens"
-        raise _too_big("The model does not fit in memory", budget, 0, fix)
+        raise too_big("The model does not fit in memory", budget, 0, fix)
     if wanted <= budget.free_bytes:
         return budget
     if not asked_for:
         return replace(budget, kv_bytes=budget.free_bytes)
     fix = f"Use --kv-cache-memory-bytes {budget.free_bytes}"
-    raise _too_big(f"kv_cache_memory_bytes is {wanted}", budget, wanted, fix, param="kv_cache_memory_bytes")
-
-
-def longest_context(shape: ModelShape) -> int:
-    """The tokens that the model's positions reach, stretched by its rope scaling (as in vLLM).
-
-    llama3 scaling is counted in `max_position_embeddings` already; yarn stretches the context it was trained on.
-    """
-    rope, trained = shape.rope_scaling, shape.max_position_embeddings
-    if rope.kind == "yarn":
-        return max(trained, int((rope.original_max_position_embeddings or trained) * rope.factor))
-    if rope.kind in ("linear", "dynamic"):
-        return int(trained * rope.factor)
-    return trained
+    raise too_big(f"kv_cache_memory_bytes is {wanted}", budget, wanted, fix, param="kv_cache_memory_bytes")
 
 
 def plan_cache(
@@ -106,7 +98,7 @@ def plan_cache(
     longest, fitting = longest_context(shape), num_blocks * block_size
     chosen = max_model_len if isinstance(max_model_len, int) else min(longest, fitting)
     if chosen > longest:
-        raise _beyond_the_model(chosen, longest)
+        raise beyond_the_model(chosen, longest)
     if chosen > fitting:
         raise _does_not_fit(chosen, fitting, budget, block, may_grow=not overridden)
     if not overridden and not budget.kv_asked_for:
@@ -114,7 +106,7 @@ def plan_cache(
     concurrency = num_blocks / block.count(chosen)
     context = f"{chosen:,} tokens"
     if chosen != max_model_len and chosen < longest:
-        context += f" (the model reaches {longest:,}; a larger --kv-cache-memory-bytes makes room for them)"
+        context += f" (the model reaches {longest:,}; a larger {budget.grows_by} makes room for them)"
     lines = (
         ("KV cache", f"{num_blocks:,} blocks of {block_size} tokens, {_gib(num_blocks * block.nbytes)} GiB"),
         ("Longest context", context),
@@ -126,7 +118,7 @@ def plan_cache(
 def _too_many_blocks(num_blocks: int, budget: MemoryBudget, block: "_Block") -> HeadraceError:
     fix = f"Use {budget.free_bytes // block.nbytes} blocks or fewer"
     what = f"num_gpu_blocks_override is {num_blocks}"
-    return _too_big(what, budget, num_blocks * block.nbytes, fix, param="num_gpu_blocks_override")
+    return too_big(what, budget, num_blocks * block.nbytes, fix, param="num_gpu_blocks_override")
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +131,8 @@ class _Block:
         return -(-tokens // self.tokens)
 
 
-def _beyond_the_model(asked: int, longest: int) -> HeadraceError:
+def beyond_the_model(asked: int, longest: int) -> HeadraceError:
+    """The refusal of a context that the model's positions do not reach."""
     return HeadraceError(
         f"max_model_len is {asked}",
         rule=f"The model's positions reach {longest} tokens",
@@ -153,7 +146,7 @@ def _does_not_fit(asked: int, fitting: int, budget: MemoryBudget, block: _Block,
     needed = block.count(asked) * block.nbytes
     grows = may_grow and needed <= budget.free_bytes
     fix = f"Use --kv-cache-memory-bytes {needed}" if grows else f"Use --max-model-len {fitting}"
-    return _too_big(f"max_model_len is {asked}, which does not fit the KV cache", budget, needed, fix)
+    return too_big(f"max_model_len is {asked}, which does not fit the KV cache", budget, needed, fix)
 
 
 def _no_block(budget: MemoryBudget, block: _Block) -> HeadraceError:
@@ -161,13 +154,15 @@ def _no_block(budget: MemoryBudget, block: _Block) -> HeadraceError:
         fix = f"Use --kv-cache-memory-bytes {block.nbytes}, or more: a block for each sequence at least"
     else:
         fix = "Use --quantization int8, or a smaller model"
-    return _too_big("Not one block of the KV cache fits", budget, block.nbytes, fix, param="kv_cache_memory_bytes")
+    return too_big("Not one block of the KV cache fits", budget, block.nbytes, fix, param="kv_cache_memory_bytes")
 
 
-def _too_big(what: str, budget: MemoryBudget, needed: int, fix: str, param: str = "max_model_len") -> HeadraceError:
+def too_big(what: str, budget: MemoryBudget, needed: int, fix: str, param: str = "max_model_len") -> HeadraceError:
+    """The refusal of what does not fit: the whole budget, and its cure."""
     parts = [
         f"weights {_gib(budget.weight_bytes)}",
         f"activations {_gib(budget.activation_bytes)}",
+        *(f"{name} {_gib(nbytes)}" for name, nbytes in budget.overheads),
         f"KV cache needed {_gib(needed)}",
         f"KV cache allowed {_gib(budget.kv_bytes)}",
         f"memory available {_gib(budget.available_bytes)}",

@@ -1,4 +1,4 @@
-"""The model families that are served, and what sets each apart: their differences as data."""
+"""The model families that are served."""
 
 from dataclasses import dataclass
 
@@ -7,45 +7,23 @@ from headrace.core.errors import HeadraceError
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """One family of decoders, with the defaults of its transformers configuration class.
+    """One family of decoders that the engine runs, with the defaults of its transformers configuration class.
 
-    `num_kv_heads` None means as many as query heads, `head_dim` None hidden_size / num_heads. `biases` says whether
-    `attention_bias` and `mlp_bias` of the configuration are heeded; `qwen_windows` whether the sliding window is
-    switched by `use_sliding_window` and laid out by layer.
+    What its configuration says of dimensions, biases and windows is read as for any model, by `outline/traits.py`.
     """
 
     architecture: str
     model_type: str
-    num_kv_heads: int | None
-    head_dim: int | None
     max_position_embeddings: int
-    sliding_window: int | None
     bos_token_id: int | None
     eos_token_id: int | None
-    always_qkv_bias: bool = False
-    attention_bias: bool = False
-    mlp_bias: bool = False
-    qk_norm: bool = False
-    qwen_windows: bool = False
 
 
 FAMILIES = (
-    Family("LlamaForCausalLM", "llama", None, None, 2048, None, 1, 2, attention_bias=True, mlp_bias=True),
-    Family("MistralForCausalLM", "mistral", 8, None, 131072, 4096, 1, 2),
-    Family("Qwen2ForCausalLM", "qwen2", 32, None, 32768, 4096, None, None, always_qkv_bias=True, qwen_windows=True),
-    Family(
-        "Qwen3ForCausalLM",
-        "qwen3",
-        32,
-        128,
-        32768,
-        4096,
-        None,
-        None,
-        attention_bias=True,
-        qk_norm=True,
-        qwen_windows=True,
-    ),
+    Family("LlamaForCausalLM", "llama", 2048, 1, 2),
+    Family("MistralForCausalLM", "mistral", 131072, 1, 2),
+    Family("Qwen2ForCausalLM", "qwen2", 32768, None, None),
+    Family("Qwen3ForCausalLM", "qwen3", 32768, None, None),
 )
 
 

@@ -77,6 +77,14 @@ class Fields:
             raise self.bad(name, "a token id or a list of token ids")
         return tuple(ids)
 
+    def layers(self, name: str) -> tuple[int, ...]:
+        """A list of layer numbers; empty if it is absent or null."""
+        value = self._values.get(name)
+        numbers = [] if value is None else value
+        if not isinstance(numbers, list) or not all(isinstance(each, int) and each >= 0 for each in numbers):
+            raise self.bad(name, "a list of layer numbers")
+        return tuple(numbers)
+
     def bad(self, name: str, rule: str) -> HeadraceError:
         """The error for a field whose value is not what `rule` says."""
         return HeadraceError(

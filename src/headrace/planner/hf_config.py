@@ -1,7 +1,8 @@
 """The shape of a model from its Hugging Face config.json, in the spellings of transformers 4 and 5.
 
-A field that is absent means what it means to the family's configuration class in transformers; one that is wrong, or
-that asks for something that is not served, is refused by name.
+Dimensions are read as for any model, into its outline; this is the strict case, which the engine runs. A field that is
+absent means what it means to the family's configuration class in transformers; one that is wrong, or that asks for
+something that is not served, is refused by name.
 """
 
 from collections.abc import Mapping
@@ -10,6 +11,11 @@ from typing import Final
 from headrace.core.errors import HeadraceError
 from headrace.planner.families import Family, family_of
 from headrace.planner.fields import Fields
+from headrace.planner.outline.feedforward import Mlp
+from headrace.planner.outline.from_config import outline_from_config
+from headrace.planner.outline.layer_config import ungrouped
+from headrace.planner.outline.mixers import Attention
+from headrace.planner.outline.model import ModelOutline
 from headrace.planner.rope import rope_from_config
 from headrace.planner.shape import ModelShape
 
@@ -25,30 +31,30 @@ def shape_from_config(config: Mapping[str, object]) -> ModelShape:
     family = _family(fields)
     fields.require(*_DIMENSIONS)
     _check_activation(fields)
-    hidden_size, num_heads = fields.size("hidden_size"), fields.size("num_attention_heads")
-    num_layers = fields.size("num_hidden_layers")
     max_positions = fields.size("max_position_embeddings", family.max_position_embeddings)
     rope_theta, rope_scaling = rope_from_config(config, max_positions)
-    attention_bias = family.attention_bias and fields.flag("attention_bias", False)
+    outline = outline_from_config({**config, "model_type": family.model_type})
+    attention, mlp = _the_same_everywhere(outline, family)
+    windows = tuple(layer.window for layer in outline.attention_layers)
     shape = ModelShape(
         architecture=family.architecture,
-        vocab_size=fields.size("vocab_size"),
-        hidden_size=hidden_size,
-        intermediate_size=fields.size("intermediate_size"),
-        num_layers=num_layers,
-        num_heads=num_heads,
-        num_kv_heads=_num_kv_heads(fields, family, num_heads),
-        head_dim=_head_dim(fields, family, hidden_size, num_heads),
+        vocab_size=outline.vocab_size,
+        hidden_size=outline.hidden_size,
+        intermediate_size=mlp.intermediate,
+        num_layers=outline.num_layers,
+        num_heads=attention.num_heads,
+        num_kv_heads=attention.num_kv_heads,
+        head_dim=attention.head_dim,
         max_position_embeddings=max_positions,
         rms_norm_eps=fields.number("rms_norm_eps", 1e-6),
         rope_theta=rope_theta,
         rope_scaling=rope_scaling,
-        tie_word_embeddings=fields.flag("tie_word_embeddings", False),
-        qkv_bias=family.always_qkv_bias or attention_bias,
-        output_bias=attention_bias,
-        mlp_bias=family.mlp_bias and fields.flag("mlp_bias", False),
-        qk_norm=family.qk_norm,
-        sliding_windows=_sliding_windows(fields, family, num_layers),
+        tie_word_embeddings=outline.tie_word_embeddings,
+        qkv_bias=attention.qkv_bias,
+        output_bias=attention.output_bias,
+        mlp_bias=mlp.bias,
+        qk_norm=attention.qk_norm != "none",
+        sliding_windows=windows if any(windows) else (),
         dtype=_dtype(fields),
         eos_token_ids=_token_ids(fields, "eos_token_id", family.eos_token_id),
         bos_token_id=next(iter(_token_ids(fields, "bos_token_id", family.bos_token_id)), None),
@@ -60,12 +66,7 @@ def shape_from_config(config: Mapping[str, object]) -> ModelShape:
 def check_heads(shape: ModelShape, source: str) -> None:
     """Raise `HeadraceError` if the heads of a shape cannot be grouped or rotated."""
     if shape.num_heads % shape.num_kv_heads:
-        raise HeadraceError(
-            f"{source} has {shape.num_heads} query heads and {shape.num_kv_heads} key-value heads",
-            rule="The query heads must be a multiple of the key-value heads",
-            fix="Download the model again, or repair the file",
-            param="model",
-        )
+        raise ungrouped(source, shape.num_heads, shape.num_kv_heads)
     if shape.head_dim % 2:
         raise HeadraceError(
             f"{source} has heads of {shape.head_dim} elements",
@@ -93,47 +94,18 @@ def _check_activation(fields: Fields) -> None:
         )
 
 
-def _num_kv_heads(fields: Fields, family: Family, num_heads: int) -> int:
-    """An absent field takes the family's default; a null one means no grouping."""
-    default = num_heads if fields.has("num_key_value_heads") else family.num_kv_heads or num_heads
-    return fields.size("num_key_value_heads", default)
-
-
-def _head_dim(fields: Fields, family: Family, hidden_size: int, num_heads: int) -> int:
-    if fields.get("head_dim") is None and family.head_dim is None and hidden_size % num_heads:
-        raise fields.bad("hidden_size", f"a multiple of num_attention_heads, which is {num_heads}")
-    return fields.size("head_dim", family.head_dim or hidden_size // num_heads)
-
-
-def _sliding_windows(fields: Fields, family: Family, num_layers: int) -> tuple[int | None, ...]:
-    if family.sliding_window is None:
-        return ()
-    if family.qwen_windows and not fields.flag("use_sliding_window", False):
-        return ()
-    if fields.has("sliding_window") and fields.get("sliding_window") is None:
-        return ()
-    window = fields.size("sliding_window", family.sliding_window)
-    if not family.qwen_windows:
-        return (window,) * num_layers
-    windows = tuple(window if slides else None for slides in _sliding_layers(fields, num_layers))
-    return windows if any(windows) else ()
-
-
-def _sliding_layers(fields: Fields, num_layers: int) -> list[bool]:
-    """Which layers slide: `layer_types` says it or, where that is absent, those from `max_window_layers` on."""
-    layer_types = fields.get("layer_types")
-    if layer_types is None:
-        first = fields.get("max_window_layers")
-        first = 28 if first is None else first
-        if not isinstance(first, int) or first < 0:
-            raise fields.bad("max_window_layers", "a number of layers")
-        return [layer >= first for layer in range(num_layers)]
-    known = ("full_attention", "sliding_attention")
-    if not isinstance(layer_types, list) or any(kind not in known for kind in layer_types):
-        raise fields.bad("layer_types", f"a list of {' and '.join(known)}")
-    if len(layer_types) != num_layers:
-        raise fields.bad("layer_types", f"one entry for each of the {num_layers} layers")
-    return [kind == "sliding_attention" for kind in layer_types]
+def _the_same_everywhere(outline: ModelOutline, family: Family) -> tuple[Attention, Mlp]:
+    """What all layers have. Raises for a mixture of experts or latent attention under the name of a served family."""
+    mixer, mlp = outline.layers[0].mixer, outline.layers[0].feed_forward
+    alike = all(isinstance(each.mixer, Attention) and each.feed_forward == mlp for each in outline.layers)
+    if alike and isinstance(mixer, Attention) and isinstance(mlp, Mlp):
+        return mixer, mlp
+    raise HeadraceError(
+        f"config.json says {family.architecture} and describes experts, or attention that keeps no keys and values",
+        rule=f"A {family.architecture} that is served has the same attention and one MLP in each layer",
+        fix="Use a model of the llama, mistral, qwen2 or qwen3 family as published",
+        param="model",
+    )
 
 
 def _dtype(fields: Fields) -> str:

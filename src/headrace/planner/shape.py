@@ -61,10 +61,6 @@ class ModelShape:
         """Width of all key (or value) heads together."""
         return self.num_kv_heads * self.head_dim
 
-    def kv_bytes_per_token(self, dtype_bytes: int) -> int:
-        """Bytes of keys and values that one token keeps, over all layers."""
-        return 2 * self.num_layers * self.kv_size * dtype_bytes
-
     def window(self, layer: int) -> int | None:
         """The sliding window of a layer in tokens, or None."""
         return self.sliding_windows[layer] if self.sliding_windows else None

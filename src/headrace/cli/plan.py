@@ -1,0 +1,68 @@
+"""`headrace plan MODEL`: what it takes to serve a model, before anything is downloaded."""
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from headrace.cli.plan_options import serving_of, with_serving_options
+from headrace.core.config import EngineConfig
+from headrace.core.errors import HeadraceError
+
+if TYPE_CHECKING:
+    from headrace.planner.report import Report
+
+
+@with_serving_options
+def plan(
+    serving: dict[str, Any],
+    model: Annotated[str, typer.Argument(help="A directory, a config.json, a .gguf file, or a Hugging Face id.")],
+    gpu: Annotated[str | None, typer.Option(help="The GPU: T4, L4, A100-80, H100 ...; else the smallest.")] = None,
+    concurrency: Annotated[int, typer.Option(help="Sequences of the whole context at once, at least.")] = 1,
+    max_itl_ms: Annotated[float | None, typer.Option(help="With that many at once, ms between two tokens.")] = None,
+    max_ttft_ms: Annotated[float | None, typer.Option(help="Alone, ms to a prompt's first token.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub model.")] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Show each line's formula and source.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
+) -> None:
+    """Say what it takes to serve a model: memory, the longest context, how many at once, which GPU, what to type.
+
+    \b
+    Examples:
+      headrace plan meta-llama/Llama-3.1-70B
+      headrace plan Qwen/Qwen3-8B --gpu L4 --max-model-len 16K --concurrency 4
+      headrace plan ./my-model/config.json --gpu T4 --quantization int8 --explain
+
+    Nothing is downloaded: known models are built in, of others the config and the headers of the weights are read.
+    """
+    from headrace.cli.plan_model import find_facts
+    from headrace.cli.plan_table import print_report
+    from headrace.planner.choose import Demand
+    from headrace.planner.gpus import find_gpu
+    from headrace.planner.report import Question, as_dict, report_on
+
+    facts = find_facts(model, revision=revision)
+    named = None if gpu is None else find_gpu(gpu)
+    demand = Demand(concurrency, max_itl_ms, max_ttft_ms)
+    report = report_on(Question(facts, serving_of(serving, facts), named, demand, serving.get("quantization")))
+    refusal = engine_refusal(report)
+    if as_json:
+        print(json.dumps({**as_dict(report), "engine_refusal": refusal}, indent=2))
+    else:
+        print_report(report, refusal, explain=explain)
+
+
+def engine_refusal(report: "Report") -> str | None:
+    """What this version's engine does not take of a plan; None if it takes it."""
+    from headrace.planner.families import FAMILIES
+
+    facts, served = report.question.facts, [family.model_type for family in FAMILIES]
+    if facts.outline.model_type not in (*served, *(family.architecture for family in FAMILIES)):
+        return f"models of type {facts.outline.model_type}; it serves {', '.join(served)}"
+    if facts.scheme is not None:
+        return f"{facts.scheme.name} checkpoints; it quantizes the plain one while it loads: --quantization int8"
+    try:
+        EngineConfig.from_kwargs(**report.arguments)
+    except HeadraceError as error:
+        return str(error)
+    return None

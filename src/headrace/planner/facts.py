@@ -1,0 +1,72 @@
+"""What is known of a model before it is downloaded: its outline, what its files hold, and where that was read."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from headrace.core.gguf_header import GgufHeader
+from headrace.planner.catalogue import KnownModel
+from headrace.planner.formats import FLOAT_BITS, WeightScheme, float_scheme
+from headrace.planner.memory import scheme_bytes
+from headrace.planner.outline.from_config import outline_from_config
+from headrace.planner.outline.from_gguf import outline_from_gguf
+from headrace.planner.outline.model import ModelOutline
+from headrace.planner.quantized_config import scheme_of_config
+from headrace.planner.stored import StoredWeights, stored_in_gguf
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """One model. `scheme` is how its checkpoint is quantized, None for plain floats.
+
+    `stored` is there where headers were read; `origin` says where everything comes from.
+    """
+
+    name: str
+    outline: ModelOutline
+    origin: str
+    scheme: WeightScheme | None = None
+    stored: StoredWeights | None = None
+    notes: tuple[str, ...] = ()
+
+    def weight_bytes(self, scheme: WeightScheme | None, dtype: str, num_shards: int = 1) -> tuple[int, str]:
+        """What the weights take on each of `num_shards` GPUs, and the formula.
+
+        `scheme` None keeps what the checkpoint has; its plain floats become `dtype`.
+        """
+        chosen = scheme or self.scheme or float_scheme(dtype)
+        counted = scheme_bytes(self.outline, chosen, num_shards)
+        over = f", the largest share of {num_shards} GPUs" if num_shards > 1 else ""
+        if scheme is None and self.stored is not None:
+            share = counted / scheme_bytes(self.outline, chosen)
+            nbytes = self._stored_bytes(self.stored, FLOAT_BITS[dtype] // 8)
+            return int(nbytes * share), f"{self.stored.num_tensors} tensors in the files' headers{over}"
+        return counted, f"{self.outline.parameters:,} parameters in {chosen.name}{over}"
+
+    def _stored_bytes(self, stored: StoredWeights, float_bytes: int) -> float:
+        """What the files hold, once plain floats have `float_bytes`; a head that is tied is not loaded twice."""
+        scale = stored.elements * float_bytes / stored.nbytes if stored.is_float and stored.nbytes else 1.0
+        head = stored.head_bytes if self.outline.tie_word_embeddings else 0
+        return (stored.nbytes - head) * scale
+
+
+def facts_from_config(name: str, config: Mapping[str, object], origin: str) -> ModelFacts:
+    """The facts of a parsed config.json. Raises `HeadraceError` if it lacks what is needed."""
+    outline = outline_from_config(config)
+    scheme, notes = scheme_of_config(config)
+    return ModelFacts(name, outline, origin, scheme, notes=(*outline.notes, *notes))
+
+
+def facts_from_gguf(name: str, header: GgufHeader) -> ModelFacts:
+    """The facts of a GGUF file, whose tensors are summed."""
+    outline = outline_from_gguf(header)
+    return ModelFacts(name, outline, f"header of {header.path}", stored=stored_in_gguf(header), notes=outline.notes)
+
+
+def facts_of_known(known: KnownModel, name: str) -> ModelFacts:
+    """The facts of a model of the built-in catalogue."""
+    return facts_from_config(name, known.config, "built-in catalogue")
+
+
+def with_stored(facts: ModelFacts, stored: StoredWeights, where: str) -> ModelFacts:
+    """The facts with what the headers of the weights say."""
+    return replace(facts, stored=stored, origin=f"{facts.origin} and {where}")

@@ -1,0 +1,80 @@
+"""How a model is to be served: what memory depends on beside the model, by the engine's own names and defaults."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from headrace.core.errors import HeadraceError
+from headrace.planner.facts import ModelFacts
+from headrace.planner.formats import FLOAT_BITS, WeightScheme
+
+KV_DTYPES: Final = {"auto": None, "float32": 4, "bfloat16": 2, "float16": 2, "fp8": 1, "fp8_e4m3": 1, "fp8_e5m2": 1}
+"""Name of a KV cache's dtype -> bytes of an element; None is that of the activations."""
+
+_MAX_TOKENS = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class LoraSlots:
+    """Adapters that are on the GPU at once, all padded to one rank."""
+
+    num_slots: int
+    rank: int
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """Sizes in tokens, counts or shares. `scheme` None keeps the checkpoint's own form of weights.
+
+    `max_model_len` None is the model's longest, or what fits of it. Raises `HeadraceError` for what cannot be.
+    """
+
+    max_model_len: int | None = None
+    max_num_seqs: int = 256
+    max_num_batched_tokens: int = 8192
+    block_size: int = 32
+    dtype: str = "bfloat16"
+    scheme: WeightScheme | None = None
+    kv_cache_dtype: str = "auto"
+    tensor_parallel_size: int = 1
+    gpu_memory_utilization: float = 0.9
+    enforce_eager: bool = False
+    lora: LoraSlots | None = None
+    draft: ModelFacts | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("max_model_len", "max_num_seqs", "max_num_batched_tokens", "block_size", "tensor_parallel_size"):
+            check_count(name, getattr(self, name))
+        if self.lora is not None:
+            check_count("max_loras", self.lora.num_slots)
+            check_count("max_lora_rank", self.lora.rank)
+        if not 0 < self.gpu_memory_utilization <= 1:
+            share, rule = self.gpu_memory_utilization, "It is a share of the GPU's memory, above 0 and at most 1"
+            raise _wrong("gpu_memory_utilization", share, rule, "Use for example 0.9")
+        for name, value, known in (
+            ("dtype", self.dtype, FLOAT_BITS),
+            ("kv_cache_dtype", self.kv_cache_dtype, KV_DTYPES),
+        ):
+            if value not in known:
+                raise _wrong(name, value, f"It must be one of {', '.join(known)}", "Leave it out for the default")
+
+    @property
+    def dtype_bytes(self) -> int:
+        """Bytes of an element of the activations."""
+        return FLOAT_BITS[self.dtype] // 8
+
+    @property
+    def kv_bytes(self) -> int:
+        """Bytes of an element of keys and values."""
+        return KV_DTYPES[self.kv_cache_dtype] or self.dtype_bytes
+
+
+def check_count(name: str, value: object) -> None:
+    """Raise `HeadraceError` for a count or a length that is negative, zero or absurd. None is left for the default."""
+    if value is None:
+        return
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= _MAX_TOKENS:
+        raise _wrong(name, value, f"It must be an integer from 1 to {_MAX_TOKENS:,}", "Leave it out for the default")
+
+
+def _wrong(name: str, value: object, rule: str, fix: str) -> HeadraceError:
+    return HeadraceError(f"{name} is {value!r}", rule=rule, fix=fix, param=name)
