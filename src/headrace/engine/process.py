@@ -1,7 +1,7 @@
-"""The engine process: `python -m headrace.engine.process COMMANDS EVENTS`, started by the launcher.
+"""The engine process: `python -m headrace.engine.process ADDRESS`, started by the launcher.
 
-It reads its `EngineConfig` as one line of JSON from standard input and then serves commands from the one socket and
-sends events to the other. It ends when told to, when it fails, or when the other end of its standard input closes.
+It reads its `EngineConfig` as one line of JSON from standard input and then serves the commands that
+come through the socket at that address, and sends events back. It ends when told to, when it fails, or when the other end of its standard input closes.
 """
 
 import contextlib
@@ -38,7 +38,7 @@ class _ChannelInbox:
 
 def main() -> int:
     """Serve until told to stop; the exit status is 0 only then. Torch is imported while the model is looked for."""
-    channel = WorkerChannel(*sys.argv[1:3])
+    channel = WorkerChannel(sys.argv[1])
     threading.Thread(target=_import_early, daemon=True).start()
     config = msgspec.json.decode(sys.stdin.buffer.readline(), type=EngineConfig)
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
