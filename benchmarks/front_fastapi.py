@@ -118,7 +118,7 @@ class Engine:
     async def start(self) -> None:
         """Return when the engine is ready."""
         self._channel.listen(self._on_event)
-        self._process.start(self._channel.commands_address, self._channel.events_address, lambda reason: None)
+        self._process.start(self._channel.address, lambda reason: None)
         self._process.load()
         await self._ready.wait()
 

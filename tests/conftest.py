@@ -7,6 +7,9 @@ import pytest
 
 # Before torch is imported: threads that spin while they wait make tests crawl where cores are shared.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Before triton is imported (transformers does): without a GPU its kernels are interpreted.
+if not Path("/proc/driver/nvidia").exists():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 @pytest.fixture(scope="session")

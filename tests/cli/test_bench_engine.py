@@ -3,6 +3,8 @@
 import pytest
 
 from headrace.cli.bench.engine_load import EngineLoad, measure
+from headrace.core.errors import HeadraceError
+from headrace.core.limits import ContextOverflow
 from headrace.core.outputs import CompletionOutput, RequestMetrics, RequestOutput
 
 
@@ -49,3 +51,12 @@ def test_prompts_are_new_each_round_and_hold_no_special_token():
     assert len({tuple(prompt) for prompt in prompts}) == len(prompts) == 8
     assert all(1 < token < 50 for prompt in prompts for token in prompt)
     assert all(params.ignore_eos for _, params in llm.batches)
+
+
+def test_prompts_that_are_too_long_are_told_with_their_flag(monkeypatch):
+    def refuse(*_, **__):
+        raise ContextOverflow("The prompt has 9000 tokens", fix="Shorten the prompt")
+
+    monkeypatch.setattr(KnownTimes, "generate", refuse)
+    with pytest.raises(HeadraceError, match="Use a smaller --input-len"):
+        measure(KnownTimes(), EngineLoad(batch_size=1, num_rounds=1, input_len=9_000, output_len=1))

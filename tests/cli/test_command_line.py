@@ -10,10 +10,12 @@ import headrace
 from headrace.cli import main
 from headrace.cli.engine_environment import engine_environment
 from headrace.cli.engine_options import parse_size
-from headrace.core.config import EngineConfig
+from headrace.cli.serve import start_report
+from headrace.core.config import EMBEDDED_MODEL, EngineConfig
 from headrace.core.errors import HeadraceError
 from headrace.server.options import ServerOptions, flag_of
 from headrace.server.run import listen
+from headrace.wire.messages import Ready
 
 
 def run(monkeypatch, *arguments):
@@ -37,18 +39,25 @@ def test_every_engine_argument_is_a_flag_of_every_command_with_an_engine(monkeyp
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["serve", "--enable-lora", "--lora-modules", "a=b"], "enable_lora=True is not supported yet"),
-        (["serve", "--lora-modules", "a=b"], "lora_modules=True is not supported yet"),
-        (["serve", "--speculative-config", "{}"], "speculative_config=True is not supported yet"),
-        (["serve", "--trust-remote-code"], "trust_remote_code=True is not supported yet"),
+        (["serve", "--enable-lora", "--lora-modules", "a=b"], "--enable-lora is not supported yet"),
+        (["serve", "--lora-modules", "a=b"], "--lora-modules is not supported yet"),
+        (["serve", "--speculative-config", "{}"], "--speculative-config is not supported yet"),
+        (["serve", "--trust-remote-code"], "--trust-remote-code is not supported yet"),
         (["serve", "--max-modl-len", "5"], "--max-model-len"),
         (["serve", "--prot", "5"], "--port"),
         (["serv"], "serve"),
         (["serve", "--max-model-len", "long"], "--max-model-len is 'long'"),
-        (["serve", "--dtype", "float8"], "dtype is 'float8'"),
+        (["serve", "--dtype", "float8"], "--dtype is 'float8'"),
         (["serve", "--quantization", "awq"], "int8"),
-        (["serve", "--tensor-parallel-size", "4"], "tensor_parallel_size=4"),
-        (["serve", "--gpu-memory-utilization", "2"], "gpu_memory_utilization is 2.0"),
+        (["serve", "--tensor-parallel-size", "4"], "--tensor-parallel-size 4"),
+        (["serve", "--gpu-memory-utilization", "2"], "--gpu-memory-utilization is 2.0"),
+        (["serve", "--max-model-len", "0"], "--max-model-len is 0"),
+        (["serve", "--device", "tpu"], "error: --device is 'tpu'"),
+        (["serve", "--quantization", "gptq"], "Use --quantization int8 on"),
+        (["serve", "--cpu-offload-gb", "4"], "or --quantization int8"),
+        (["serve", "--pipeline-parallel-size", "2"], "--pipeline-parallel-size is not supported yet"),
+        (["serve", "--speculative-model", "m", "--num-speculative-tokens", "5"], "--speculative-model is not supp"),
+        (["chat", "--temperature", "3"], "--temperature is 3.0"),
         (["serve", "one", "--model", "two"], "Two models"),
         (["serve", "--port", "99999"], "--port"),
         (["serve", "/no/such/model", "--port", "0"], "/no/such/model"),
@@ -79,7 +88,7 @@ def test_a_wrong_command_line_is_told_in_a_few_lines(monkeypatch, capsys, argume
     said = capsys.readouterr().err
     assert message in said
     assert "error: " in said
-    assert "Traceback" not in said
+    assert "Traceback" not in said and "=True" not in said and "_" not in said.replace("merge_and_unload", "")
     assert len(said.splitlines()) < 8
 
 
@@ -108,7 +117,7 @@ def test_only_the_context_can_be_chosen_by_the_engine():
 
 
 def test_help_imports_nothing_heavy():
-    heavy = ("torch", "numpy", "zmq", "uvicorn", "pydantic", "tokenizers", "huggingface_hub")
+    heavy = ("torch", "numpy", "uvicorn", "pydantic", "tokenizers", "huggingface_hub")
     code = f"import sys, headrace.cli; print([name for name in {heavy} if name in sys.modules])"
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "[]\n"
 
@@ -141,6 +150,26 @@ def served_with(monkeypatch, *arguments):
 def test_several_names_are_written_as_for_vllm(monkeypatch, arguments):
     config, names, options = served_with(monkeypatch, *arguments)
     assert (config.model, config.served_model_name, names, options.port) == ("m", "a", ("a", "b"), 0)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--api-key", "k1", "k2", "--admin-key", "adm", "--served-model-name", "big", "--served-model-name", "small"],
+        ["--served-model-name", "big", "small", "--api-key", "k1", "--api-key", "k2", "--admin-key", "adm"],
+    ],
+)
+def test_several_values_before_another_flag_need_no_model(monkeypatch, arguments):
+    config, names, options = served_with(monkeypatch, *arguments)
+    assert (config.model, names) == (EMBEDDED_MODEL, ("big", "small"))
+    assert (options.api_key, options.admin_key) == (("k1", "k2"), "adm")
+
+
+@pytest.mark.parametrize("model", ["org/model", "./model.gguf", EMBEDDED_MODEL, "/"])
+def test_what_looks_like_a_model_is_never_made_a_key(monkeypatch, capsys, model):
+    assert run(monkeypatch, "serve", "--api-key", "k1", model, "--port", "0") == 2
+    said = capsys.readouterr().err
+    assert f"'{model}' may be the model" in said and f"repeat the flag: --api-key k1 --api-key {model}" in said
 
 
 def test_a_name_may_be_followed_by_the_model(monkeypatch):
@@ -185,3 +214,14 @@ def test_flags_of_the_server_reach_it(monkeypatch):
         uvicorn_log_level="info",
         disable_uvicorn_access_log=True,
     )
+
+
+def test_the_start_report_shows_keys_and_certificates_as_they_are_needed():
+    ready = Ready(max_model_len=10, vocab_size=10, report=[])
+    plain = start_report(ready, "http://h:1", "m", ServerOptions())
+    assert '"max_tokens": 100' in plain and "HEADRACE_API_KEY" not in plain and "cacert" not in plain
+    options = ServerOptions(api_key=("secret",), ssl_certfile="my cert.pem")
+    shown = start_report(ready, "https://h:1", "m", options)
+    assert '-H "Authorization: Bearer $HEADRACE_API_KEY"' in shown and "secret" not in shown
+    assert "curl --cacert 'my cert.pem' https://h:1/v1" in shown
+    assert "SSL_CERT_FILE='my cert.pem' headrace chat --url https://h:1 --api-key \"$HEADRACE_API_KEY\"" in shown

@@ -25,9 +25,7 @@ def channel():
 def start(process, channel):
     reasons: list[str] = []
     ended = threading.Event()
-    process.start(
-        channel.commands_address, channel.events_address, lambda reason: (reasons.append(reason), ended.set())
-    )
+    process.start(channel.address, lambda reason: (reasons.append(reason), ended.set()))
     return reasons, ended
 
 

@@ -11,6 +11,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
+from pathlib import Path
 
 import pytest
 from running_server import FakeEngineProcess
@@ -20,6 +22,7 @@ from headrace.cli.batch.asking import SENDINGS, Asker
 from headrace.cli.batch.lines import BadLine, BatchRequest, LineParser
 from headrace.cli.batch.local_server import LocalServer
 from headrace.cli.batch.output import OrderedAnswers, OutputFile
+from headrace.cli.batch.said import failure_lines
 from headrace.cli.client.http import Answer
 from headrace.core.config import EngineConfig
 from headrace.core.errors import HeadraceError
@@ -172,13 +175,62 @@ def test_another_input_cannot_be_resumed(monkeypatch, capsys, files, server):
     assert files.partial.exists() and not files.target.exists()
 
 
-def test_a_server_that_goes_away_ends_the_run_and_keeps_the_answers(monkeypatch, capsys, files):
-    monkeypatch.setattr("headrace.cli.batch.asking.FIRST_DELAY_SECONDS", 0.001)
+def test_a_server_that_is_not_there_is_told_at_once(monkeypatch, capsys, files, server):
+    monkeypatch.setattr("headrace.cli.batch.asking.FIRST_DELAY_SECONDS", 1_000.0)
     files.write(request("a"))
     assert run(monkeypatch, files, "--url", "http://127.0.0.1:9") == 1
     said = capsys.readouterr().err
-    assert "The server is gone" in said and "--resume" in said
+    assert "There is no answer from http://127.0.0.1:9" in said and "Stopped" not in said
+    assert not files.target.exists() and not files.partial.exists()
+    assert run(monkeypatch, files, "--url", server.url) == 0
+
+
+def test_a_server_that_goes_away_is_tried_again_and_then_ends_the_run(monkeypatch, capsys, files):
+    monkeypatch.setattr("headrace.cli.batch.asking.FIRST_DELAY_SECONDS", 0.001)
+    files.write(request("a"), request("b"))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            with listener.accept()[0] as connection:
+                connection.recv(65_536)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+            listener.close()
+
+        threading.Thread(target=serve, daemon=True).start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        assert run(monkeypatch, files, "--url", url, "--max-concurrency", "1") == 1
+    said = capsys.readouterr().err
+    assert said.count("The server does not answer") == 1 and "The server is gone" in said and "--resume" in said
+    assert [answer["custom_id"] for answer in files.read(files.partial)] == ["a"]
     assert not files.target.exists()
+
+
+def test_a_batch_without_requests_is_refused(monkeypatch, capsys, files):
+    files.source.write_bytes(b"\n\n")
+    assert run(monkeypatch, files, "--url", "http://127.0.0.1:9") == 2
+    assert f"There are no requests in {files.source}" in capsys.readouterr().err
+    assert not files.partial.exists()
+
+
+def test_where_the_answers_are_is_told_and_that_a_file_is_replaced(monkeypatch, capsys, files, server):
+    files.write(request("a"))
+    assert run(monkeypatch, files, "--url", server.url) == 0
+    said = capsys.readouterr().err
+    assert f"the answers are in {files.partial}" in said and "replaced" not in said
+    assert run(monkeypatch, files, "--url", server.url) == 0
+    assert f"The {files.target} that is there is replaced" in capsys.readouterr().err
+
+
+def test_failures_are_told_by_status_and_the_rest_counted():
+    failures = Counter({"404: none": 2} | {f"400: Line {number} is wrong": 1 for number in range(7)})
+    failures["400: often"] = 9
+    assert failure_lines(failures, Path("out")) == [
+        "9 x 400: often",
+        "1 x 400: Line 0 is wrong",
+        "1 x 400: Line 1 is wrong",
+        "and 5 more with status 400, see out",
+        "2 x 404: none",
+    ]
 
 
 def test_a_key_that_is_refused_ends_the_run_with_what_to_do(monkeypatch, capsys, files, start_server):
@@ -229,7 +281,7 @@ class Frail:
 
 async def test_what_was_open_beside_a_poisonous_request_is_sent_again_without_it():
     client = Frail()
-    asker = Asker(client)
+    asker = Asker(client, print)
     bodies = [b"good", b"good", b"poison", b"good"]
     answers = await asyncio.gather(*(asker.ask(BatchRequest("x", COMPLETIONS, body)) for body in bodies))
     assert [answer.status for answer in answers] == [200, 200, 503, 200]

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+CERTIFICATE = Path(__file__).parent.parent / "server" / "localhost.pem"
+
 
 def serve(tmp_path: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
@@ -44,6 +46,10 @@ def test_ctrl_c_does_not_wait_for_a_hub_that_does_not_answer(tmp_path):
         (["--shutdown-timeout", "nan"], "--shutdown-timeout is nan"),
         (["--shutdown-timeout", "-1"], "--shutdown-timeout is -1"),
         (["/no/such/model"], "/no/such/model"),
+        (["--ssl-certfile", "/no/such.pem"], "--ssl-certfile /no/such.pem cannot be read: No such file"),
+        (["--ssl-certfile", __file__], "cannot be used"),
+        (["--ssl-certfile", str(CERTIFICATE), "--ssl-keyfile", __file__], "cannot be used"),
+        (["--ssl-certfile", str(CERTIFICATE), "--ssl-ca-certs", __file__], "--ssl-ca-certs"),
     ],
 )
 def test_what_cannot_be_served_is_told_and_leaves_nothing_behind(tmp_path, arguments, message):

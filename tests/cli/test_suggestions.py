@@ -106,7 +106,7 @@ def test_help_says_each_command_in_one_line(help_of):
 
 
 def test_help_reads_no_package_that_takes_long():
-    heavy = ("torch", "numpy", "zmq", "uvicorn", "tokenizers", "huggingface_hub", "rich.console")
+    heavy = ("torch", "numpy", "uvicorn", "tokenizers", "huggingface_hub", "rich.console")
     code = (
         "import sys; sys.argv = ['headrace', 'serve', '--help']; from headrace.cli import main; main(); "
         f"print([name for name in {heavy} if name in sys.modules])"

@@ -57,7 +57,7 @@ def test_each_turn_beats_with_the_tokens_of_its_step(table: Tensor) -> None:
 def test_a_request_that_comes_or_goes_is_told_at_once(bigram: BigramEngine) -> None:
     """Also when nothing is left to do after an abort: whoever reads the counters sees no request that is gone."""
     events, _ = run(bigram, Turns([add(1)], [add(2)], [AbortRequests([1])], [], [AbortRequests([2])], [], pause=0.03))
-    assert stats(events) == [(1, 0), (2, 0), (1, 0), (0, 0)]
+    assert stats(events) == [(0, 0), (1, 0), (2, 0), (1, 0), (0, 0)]
     assert events[-1].num_free_blocks == events[-1].num_blocks
     assert events[-1].generation_tokens == sum(len(list(e.rows())) for e in events if isinstance(e, StepOutput))
 
@@ -65,9 +65,15 @@ def test_a_request_that_comes_or_goes_is_told_at_once(bigram: BigramEngine) -> N
 def test_under_load_and_while_idle_nothing_is_told_again(bigram: BigramEngine) -> None:
     began = time.monotonic()
     events, _ = run(bigram, Turns([], [], [add(1, max_tokens=200)], *[[]] * 100))
-    assert len(stats(events)) <= 2 + (time.monotonic() - began) / STATS_SECONDS
+    assert len(stats(events)) <= 3 + (time.monotonic() - began) / STATS_SECONDS
     events, _ = run(bigram, Turns([AbortRequests([1])], [], [], [AbortRequests([9])], []))
-    assert stats(events) == [(0, 0)]
+    assert stats(events) == [(1, 0), (0, 0)]
+
+
+def test_what_there_is_is_told_before_there_is_any_work(bigram: BigramEngine) -> None:
+    [told] = run(bigram, Turns([], []))[0]
+    assert isinstance(told, EngineStats)
+    assert told.num_free_blocks == told.num_blocks > 0
 
 
 def test_a_request_that_is_refused_fails_alone(bigram: BigramEngine) -> None:

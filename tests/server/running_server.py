@@ -37,7 +37,7 @@ MODEL = "fake-model"
 SPECIAL_TOKENS = ("<|im_start|>", "<unk>", "<|im_end|>")
 END = 2
 TEMPLATE = (
-    "{% for m in messages %}{% if m.role == 'pirate' %}{{ raise_exception('No pirates') }}{% endif %}"
+    "{% for m in messages %}{% if m.role == 'function' %}{{ raise_exception('No functions') }}{% endif %}"
     "{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )

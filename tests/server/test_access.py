@@ -4,6 +4,9 @@ import httpx
 import openai
 import pytest
 
+from headrace.core.errors import HeadraceError
+from headrace.server.options import ServerOptions
+
 KEY_ROUTES = ("/v1/models", "/v1/models/alias", "/load")
 OPEN_ROUTES = ("/health", "/ready", "/live", "/ping", "/version", "/metrics", "/openapi.json", "/docs")
 HI = [{"role": "user", "content": "Hi"}]
@@ -95,6 +98,56 @@ def test_without_an_admin_key_only_this_machine_may_change_the_server(start_serv
     response = with_key(anywhere, "POST", "/reset_prefix_cache", "k")
     assert response.status_code == 403
     assert "--admin-key" in response.json()["error"]["message"]
+
+
+def test_without_an_admin_key_an_api_key_changes_the_server_where_there_are_any(start_server):
+    local = start_server(say="x", options={"api_key": ("k",)})
+    path = "/reset_prefix_cache"
+    assert_unauthorized(local.post(path, {}))
+    assert_unauthorized(with_key(local, "POST", path, "other"))
+    assert with_key(local, "POST", path, "k").status_code == 200
+
+
+@pytest.mark.parametrize("header", ["Forwarded", "X-Forwarded-For"])
+def test_what_a_proxy_passes_on_is_not_from_this_machine(server, header):
+    response = httpx.post(server.url + "/reset_prefix_cache", headers={header: "203.0.113.7"})
+    assert (response.status_code, response.json()["error"]["code"]) == (403, "admin_key_required")
+    assert "proxy" in response.json()["error"]["message"]
+
+
+def called(server, host):
+    """The answer to a request that calls the server `host`."""
+    return httpx.get(server.url + "/v1/models", headers={"Host": host})
+
+
+LOOPBACK_NAMES = ("127.0.0.1:80", "localhost:5", "LOCALHOST.", "app.localhost", "[::1]:80", "[::1]", "127.9.9.9", "")
+
+
+def test_a_page_whose_name_leads_here_is_not_answered(server):
+    for host in LOOPBACK_NAMES:
+        assert called(server, host).status_code == 200, host
+    for host in ("evil.example", "evil.example:8000", "localhost.evil.example", "127.0.0.1.evil.example", "10.0.0.1"):
+        response = called(server, host)
+        assert (response.status_code, response.json()["error"]["code"]) == (403, "host_not_allowed")
+        assert "--allowed-hosts" in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"host": "0.0.0.0"}, {"api_key": ("k",)}, {"allowed_hosts": ("*",)}, {"allowed_hosts": ("App.example",)}],
+)
+def test_where_other_names_are_fine(start_server, options):
+    server = start_server(say="x", options=options)
+    assert called(server, "app.example:443").status_code != 403
+    assert called(server, "localhost").status_code != 403
+    others = 403 if options.get("allowed_hosts") == ("App.example",) else called(server, "localhost").status_code
+    assert called(server, "evil.example").status_code == others
+
+
+@pytest.mark.parametrize("name", ["", "http://app.example", "app.example:80", "*.example"])
+def test_what_is_no_name_of_a_host(name):
+    with pytest.raises(HeadraceError, match="--allowed-hosts"):
+        ServerOptions(allowed_hosts=(name,))
 
 
 PREFLIGHT = {

@@ -169,7 +169,7 @@ BODY = {"model": "fake-model", "prompt": "Hi", "max_tokens": 2_000}
 def send(server, *, only_head=False, **fields):
     connection = server.raw()
     payload = json.dumps(BODY | fields).encode()
-    head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(payload)}\r\n\r\n".encode()
+    head = f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(payload)}\r\n\r\n".encode()
     connection.sendall(head if only_head else head + payload)
     return connection
 

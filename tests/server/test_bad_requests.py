@@ -1,5 +1,6 @@
 """What bad input gets: a 4xx in OpenAI's envelope that names the field, the rule and the fix."""
 
+import gzip
 import json
 import re
 import time
@@ -18,9 +19,17 @@ from headrace.server.protocol.tokens import DetokenizeRequest, TokenizeTextReque
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 HI = [{"role": "user", "content": "Hi"}]
 LONG = "x" * 300
+FUNCTION = [{"role": "function", "content": "a"}]
 PIRATE = [{"role": "pirate", "content": "a"}]
+NOTHING = [{"role": "user", "content": None}]
 IMAGE = [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]
 STRANGE = [{"role": "user", "content": "a", "x": 1}]
+
+
+def part(**fields):
+    return [{"role": "user", "content": [fields]}]
+
+
 SMUGGLED = {"chat_template": "x"}
 
 
@@ -45,8 +54,8 @@ BAD = {
     "unknown field": (CHAT, chat(temprature=1), "temprature", "Unrecognized request argument"),
     "unknown field in a message": (CHAT, chat(messages=STRANGE), "messages.0.x", "x"),
     "a number as a string": (CHAT, chat(temperature="hot"), "temperature", "'hot'"),
-    "a string where a number belongs": (CHAT, chat(max_tokens="5"), "max_tokens", "valid integer"),
-    "temperature -1": (CHAT, chat(temperature=-1), "temperature", "-1"),
+    "a string where a number belongs": (CHAT, chat(max_tokens="5"), "max_tokens", "must be an integer. Send"),
+    "temperature -1": (CHAT, chat(temperature=-1), "temperature", "-1.*between 0 and 2"),
     "temperature 2.5": (CHAT, chat(temperature=2.5), "temperature", "between 0 and 2"),
     "top_p 0": (TEXT, text(top_p=0), "top_p", "between"),
     "top_p 1.1": (TEXT, text(top_p=1.1), "top_p", "at most 1|and 1"),
@@ -57,8 +66,29 @@ BAD = {
     "max_tokens 0": (CHAT, chat(max_tokens=0), "max_tokens", "at least 1"),
     "no messages": (CHAT, chat(messages=[]), "messages", "at least 1 item"),
     "messages missing": (CHAT, {"model": "fake-model"}, "messages", "missing"),
-    "a role that the template refuses": (CHAT, chat(messages=PIRATE), "messages", "No pirates"),
-    "an image": (CHAT, chat(messages=IMAGE), None, "image_url"),
+    "a role that the template refuses": (CHAT, chat(messages=FUNCTION), "messages", "No functions"),
+    "a role that no one knows": (CHAT, chat(messages=PIRATE), "messages.0.role", "'system', .*'function'"),
+    "a user who says null": (CHAT, chat(messages=NOTHING), "messages.0.content", "role user has no content.*Add its"),
+    "a user who says nothing": (CHAT, chat(messages=[{"role": "user"}]), "messages.0.content", "no content"),
+    "an image": (CHAT, chat(messages=IMAGE), "messages.0.content.0.type", "image_url is not supported: this model"),
+    "an image among text": (CHAT, chat(messages=part(type="text", text="a", image_url={})),
+                            "messages.0.content.0.image_url", "image_url is not supported"),
+    "a video": (CHAT, chat(messages=part(type="video", video=[])), "messages.0.content.0.type", "video is not supp"),
+    "a part misspelt": (CHAT, chat(messages=part(type="text", txt="a")), "messages.0.content.0.txt", "mean text"),
+    "a part that is none": (CHAT, chat(messages=[{"role": "user", "content": [5]}]), "messages.0.content.0", "object"),
+    "content that is none": (CHAT, chat(messages=[{"role": "user", "content": 5}]), "messages.0.content",
+                             "a string or a list"),
+    "messages as text": (CHAT, chat(messages="Hi"), "messages", r"must be a list. Send a list: \[...\]"),
+    "a null where none goes": (CHAT, chat(stream=None), "stream", "stream is null. It must be true or false"),
+    "a boolean as a string": (CHAT, chat(stream="yes"), "stream", "'yes'. It must be true or false. Send .* quotes"),
+    "options that are no object": (CHAT, chat(stream_options=5), "stream_options", "must be an object. Send"),
+    "an endless id": (CHAT, chat(request_id="a" * 300), "request_id", "at most 256 characters. Shorten"),
+    "a field misspelt": (CHAT, chat(max_token=5), "max_token", r"Did you mean max_tokens\?"),
+    "a parameter misspelt": ("/invocations", {"inputs": "a", "parameters": {"max_new_token": 5}},
+                             "parameters.max_new_token", r"Did you mean max_new_tokens\?"),
+    "inputs that are none": ("/invocations", {"inputs": []}, "inputs", "a list of strings that is not empty"),
+    "two forms at once": ("/invocations", {"inputs": "a", "prompt": "b"}, "prompt", "Send one of inputs, messages"),
+    "too many choices": (TEXT, text(n=99_999), "n", "^n is 99999"),
     "prompt missing": (TEXT, {"model": "fake-model"}, "prompt", "missing"),
     "prompt empty": (TEXT, text(prompt=""), "prompt", "at least one token"),
     "prompt null": (TEXT, text(prompt=None), "prompt", "empty"),
@@ -152,6 +182,40 @@ def test_unsupported_text_field_is_refused_by_name(server, name):
     assert error_of(server.post(TEXT, text(**{name: UNSUPPORTED_IN_TEXT[name]})))["param"] == name
 
 
+def test_media_have_the_code_of_what_is_not_supported(server):
+    for kind in ("image_url", "input_audio", "video_url", "video", "file"):
+        error = error_of(server.post(CHAT, chat(messages=part(type=kind, **{kind: {"url": "data:,"}}))))
+        assert error["code"] == "unsupported_parameter"
+        assert error["message"].startswith(f"{kind} is not supported: this model reads text")
+
+
+def test_an_assistant_may_have_said_nothing(server):
+    said = [*HI, {"role": "assistant", "content": None}, {"role": "assistant"}, *HI]
+    assert server.post(CHAT, chat(messages=said)).status_code == 200
+
+
+@pytest.mark.parametrize("coding", ["gzip", "br", "identity, gzip"])
+def test_a_compressed_body_is_refused_by_its_coding(server, coding):
+    headers = {"Content-Type": "application/json", "Content-Encoding": coding}
+    body = gzip.compress(json.dumps(chat()).encode())
+    response = httpx.post(server.url + CHAT, content=body, headers=headers)
+    assert coding in error_of(response, 415)["message"]
+    assert response.headers["accept-encoding"] == "identity"
+
+
+def test_the_identity_is_no_coding(server):
+    assert httpx.post(server.url + CHAT, json=chat(), headers={"Content-Encoding": "Identity"}).status_code == 200
+
+
+@pytest.mark.parametrize(("version", "status"), [("1.1", b"400"), ("1.0", b"200")])
+def test_http_1_1_needs_a_host(server, version, status):
+    with server.raw() as connection:
+        connection.sendall(f"GET /live HTTP/{version}\r\nConnection: close\r\n\r\n".encode())
+        answer = b"".join(iter(lambda: connection.recv(4_096), b""))
+    assert answer.split()[1] == status
+    assert (b'"code":"host_missing"' in answer) == (status == b"400")
+
+
 NO_JSON = [
     b"", b"{", b"nonsense", b'{"a": 1}{', b"{}\x00", b"'a'", b'{"a": 1,}',
     b"\xff\xfe", b'{"model": "\xff"}',
@@ -172,7 +236,8 @@ def test_what_is_no_json(server, path, raw):
 @pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"1e400", b"-1e400"])
 def test_numbers_that_are_none(server, number):
     raw = b'{"model": "fake-model", "prompt": "a", "temperature": %b}' % number
-    assert error_of(httpx.post(server.url + TEXT, content=raw))["param"] == "temperature"
+    error = error_of(httpx.post(server.url + TEXT, content=raw))
+    assert (error["param"], "between 0 and 2." in error["message"]) == ("temperature", True)
 
 
 NO_NUMBERS = {

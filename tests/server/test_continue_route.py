@@ -142,6 +142,17 @@ def test_logprobs_go_on_at_their_place_in_the_text(talker):
         assert [each for part in rest.logprobs for each in part[name]] == after
 
 
+def test_what_was_echoed_is_not_echoed_again_and_counts_for_the_offsets(talker):
+    asked = {**COMPLETION, "temperature": 0, "echo": True, "logprobs": 0, "return_token_ids": True}
+    [whole] = talker.post("/v1/completions", asked).json()["choices"]
+    prompt, output = whole["prompt_token_ids"], whole["token_ids"]
+    body = continuation("completions", prompt, output[:8], temperature=0, logprobs=0, echo=True)
+    [rest] = talker.post("/v1/continue", body).json()["choices"]
+    for name in ("text_offset", "tokens", "token_logprobs", "top_logprobs"):
+        assert rest["logprobs"][name] == whole["logprobs"][name][len(prompt) + 8 :]
+    assert whole["text"].endswith(rest["text"]) and not rest["text"].startswith("Once")
+
+
 def test_the_limit_counts_what_was_told(talker):
     whole = original(talker, "completions", max_tokens=20)
     body = continuation("completions", whole.prompt, whole.token_ids[:17], max_tokens=20)
@@ -159,7 +170,7 @@ def test_the_limit_counts_what_was_told(talker):
         ({"output_token_ids": []}, "output_token_ids", "at least 1 item"),
         ({"output_token_ids": [5, 99999]}, "output_token_ids", "token id 99999"),
         ({"output_token_ids": [5, -1]}, "output_token_ids", "token id -1"),
-        ({"output_token_ids": ["a"]}, "output_token_ids.0", "valid integer"),
+        ({"output_token_ids": ["a"]}, "output_token_ids.0", "must be an integer"),
         ({"output_token_ids": [5] * 9, "max_tokens": 9}, "output_token_ids", "at most 9"),
         ({"output_token_ids": [5, 2]}, "output_token_ids", "token 2"),
         ({"output_token_ids": [5, 6, 7], "stop_token_ids": [6]}, "output_token_ids", "token 6"),
@@ -168,11 +179,12 @@ def test_the_limit_counts_what_was_told(talker):
         ({"prompt_token_ids": [5] * 300}, "prompt_token_ids", "300 tokens"),
         ({"prompt_token_ids": [99999]}, "prompt_token_ids", "token id 99999"),
         ({"index": -1}, "index", "greater than or equal to 0"),
-        ({"echo": True}, "echo", "echo"),
         ({"prompt_logprobs": 1}, "prompt_logprobs", "prompt_logprobs is"),
         ({"endpoint": "embeddings"}, "endpoint", "'completions'"),
         ({"endpoint": 5}, "endpoint", "endpoint"),
         ({"messages": [{"role": "user", "content": "x"}]}, "messages", "messages"),
+        ({"messages": []}, "messages", "messages"),
+        ({"prompt": None}, "prompt", "prompt"),
         ({"prompt": "x"}, "prompt", "prompt"),
         ({"tools": [{"type": "function"}]}, "tools", "tools"),
         ({"position": 7}, "position", "Unrecognized"),

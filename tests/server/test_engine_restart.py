@@ -1,6 +1,9 @@
 """An engine that is lost: what its requests get, how the next one is started, and when there is none."""
 
+import asyncio
+import errno
 import json
+import os
 import tempfile
 import threading
 
@@ -8,11 +11,15 @@ import httpx
 import openai
 import psutil
 import pytest
+from running_server import FakeEngineProcess
 
-from headrace.core.errors import ErrorKind
-from headrace.server import progress
+from headrace.core.errors import ErrorKind, HeadraceError
+from headrace.server import engine_client, progress
+from headrace.server.engine_life import EngineLife
 from headrace.server.restarts import WINDOW_SECONDS, RestartBudget
 from headrace.testing.fake_engine import Script
+from headrace.wire.channel import WorkerChannel
+from headrace.wire.messages import EngineStats
 
 HI = [{"role": "user", "content": "Hi"}]
 ENDLESS = "all work and no play " * 100
@@ -57,6 +64,13 @@ class TestComingBack:
         assert {answer.status_code for answer in answers} == {503}
         assert all("killed by SIGKILL" in answer.json()["error"]["message"] for answer in answers)
         assert all(int(answer.headers["retry-after"]) >= 1 for answer in answers)
+
+    def test_that_it_is_lost_and_back_is_in_the_log(self, start_server, caplog):
+        server = start_server(say="Hello")
+        lose_engine(server)
+        server.wait_until(lambda: len(caplog.messages) >= 2)
+        assert "SIGKILL" in caplog.messages[0] and caplog.messages[0].endswith("It is started again.")
+        assert caplog.messages[1].startswith("Ready again after ")
 
     def test_the_next_engine_serves(self, start_server):
         server = start_server(say="Hello")
@@ -137,6 +151,31 @@ class TestGivingUp:
         server.wait_until(lambda: server.error is not None)
         assert "--max-engine-restarts is 2" in str(server.error)
 
+    def test_engines_that_hang_while_they_load_are_lost_too(self, start_server, monkeypatch):
+        monkeypatch.setattr(engine_client, "MIN_RESTART_SECONDS", 0.5)
+        server = start_server(say="x", options={"max_engine_restarts": 1})
+        script_of(server, load_seconds=1_000.0)
+        server.kill_engine()
+        server.wait_until(lambda: server.error is not None)
+        assert "not ready within" in str(server.error)
+        assert "--max-engine-restarts is 1" in str(server.error)
+
+    def test_the_first_start_may_take_long(self, start_server, monkeypatch):
+        monkeypatch.setattr(engine_client, "MIN_RESTART_SECONDS", 0.0)
+        server = start_server(say="x", load_seconds=1.0)
+        lose_engine(server)
+        server.wait_ready()
+
+    def test_what_the_system_says_of_loading_is_told(self, start_server, monkeypatch):
+        def load(launcher):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/models/x")
+
+        monkeypatch.setattr(FakeEngineProcess, "load", load)
+        server = start_server(say="x", wait=False)
+        server.wait_until(lambda: server.error is not None)
+        assert isinstance(server.error, HeadraceError)
+        assert "No space left on device: '/models/x'" in str(server.error)
+
     def test_a_process_that_cannot_be_started_is_lost_too(self, start_server):
         server = start_server(say="x", options={"max_engine_restarts": 1})
         server.engine._command = ("/no/such/program",)
@@ -176,6 +215,40 @@ class TestGivingUp:
         stopper.join()
         assert server.error is None
         assert not server.engine.alive()
+
+
+class SilentLauncher:
+    """Starts nothing: the test plays the engine."""
+
+    def start(self, address, on_exit):
+        self.address = address
+
+    def alive(self):
+        return True
+
+    def stop(self, grace_seconds):
+        pass
+
+
+def test_what_an_engine_says_after_it_was_given_up_does_not_count():
+    async def give_up():
+        said, launcher = [], SilentLauncher()
+        life = EngineLife(launcher, said.append, lambda _: None)
+        assert life.start()
+        worker = WorkerChannel(launcher.address)
+        try:
+            worker.send(EngineStats(steps=1))
+            while not said:
+                await asyncio.sleep(0.01)
+            life.end(HeadraceError("It hangs"))
+            worker.send(EngineStats(steps=2))
+            await asyncio.sleep(0.2)
+            return said
+        finally:
+            worker.close()
+            await life.close()
+
+    assert [stats.steps for stats in asyncio.run(asyncio.wait_for(give_up(), 20))] == [1]
 
 
 class TestRestartBudget:

@@ -19,43 +19,95 @@ def heartbeat(tmp_path):
     beating.close()
 
 
+class Judge(Progress):
+    """Judges a `heartbeat` with a clock of its own."""
+
+    def __init__(self, heartbeat: Heartbeat) -> None:
+        super().__init__(heartbeat)
+        self._beats = heartbeat
+
+    def late(self, seconds: float, **given: object) -> float:
+        """So many seconds after the last beat."""
+        return self.seconds_late(self._beats.read().at + seconds, **{"has_work": True, **given})  # type: ignore[arg-type]
+
+    def see_step(self, tokens: int, seconds: float) -> None:
+        """A step that takes so long, looked at when it is nearly over and again after it."""
+        self._beats.beat(tokens)
+        self.look(self._beats.read().at + seconds)
+        self._beats.beat(tokens)
+        self.look(self._beats.read().at)
+
+
 class TestProgress:
     def test_an_engine_with_work_must_move(self, heartbeat):
-        judge, now = Progress(heartbeat), heartbeat.read().at
-        assert judge.seconds_late(now + 1.0) == 0.0
-        assert judge.seconds_late(now + HANGING) == pytest.approx(HANGING)
-        heartbeat.beat()
-        assert judge.seconds_late(heartbeat.read().at) == 0.0
+        judge = Judge(heartbeat)
+        assert judge.late(1.0) == 0.0
+        assert judge.late(HANGING) == pytest.approx(HANGING)
+        assert judge.late(HANGING, has_work=False) == 0.0
+
+    def test_it_is_late_by_more_than_what_is_given_beyond(self, heartbeat):
+        judge = Judge(heartbeat)
+        assert judge.late(BASE_SECONDS + 59.0, beyond=60.0) == 0.0
+        assert judge.late(BASE_SECONDS + 61.0, beyond=60.0) == pytest.approx(BASE_SECONDS + 61.0)
 
     def test_its_time_runs_from_when_it_got_work(self, heartbeat):
         """An idle engine does not beat, for hours."""
-        judge, now = Progress(heartbeat), heartbeat.read().at + 3_600
-        judge.work_began(now)
-        assert judge.seconds_late(now + 1.0) == 0.0
-        assert judge.seconds_late(now + HANGING) == pytest.approx(HANGING)
+        judge = Judge(heartbeat)
+        judge.work_began(heartbeat.read().at + 3_600)
+        assert judge.late(3_601.0) == 0.0
+        assert judge.late(3_600 + HANGING) == pytest.approx(HANGING)
+
+    def test_a_step_that_hangs_is_not_excused_by_clients_that_leave_and_come(self, heartbeat):
+        judge = Judge(heartbeat)
+        heartbeat.beat(8)
+        assert judge.late(HANGING, has_work=False) == pytest.approx(HANGING)
+        judge.work_began(heartbeat.read().at + HANGING)
+        assert judge.late(HANGING) == pytest.approx(HANGING)
 
     def test_a_large_step_gets_the_time_that_it_needs(self, heartbeat):
-        judge = Progress(heartbeat)
+        judge = Judge(heartbeat)
         heartbeat.beat(1_000)
-        now = heartbeat.read().at
-        assert judge.seconds_late(now + SECONDS_PER_TOKEN * 1_000) == 0.0
-        assert judge.seconds_late(now + SECONDS_PER_TOKEN * 1_000 + HANGING) > 0.0
+        assert judge.late(SECONDS_PER_TOKEN * 1_000) == 0.0
+        assert judge.late(SECONDS_PER_TOKEN * 1_000 + HANGING) > 0.0
 
-    def test_a_slow_machine_gets_more_once_it_is_known(self, heartbeat):
-        judge = Progress(heartbeat)
-        heartbeat.beat(100)
-        assert judge.seconds_late(heartbeat.read().at + 20.0) == 20.0
-        heartbeat.beat(100)
-        assert judge.seconds_late(heartbeat.read().at + 20.0) == 0.0
+    @pytest.mark.parametrize(("tokens", "seconds"), [(1, 20.0), (100, 20.0), (512, 150.0)])
+    def test_a_slow_machine_gets_more_once_it_is_known(self, heartbeat, tokens, seconds):
+        judge = Judge(heartbeat)
+        heartbeat.beat(tokens)
+        assert judge.late(seconds * 1.5) > 0.0
+        judge.see_step(tokens, seconds)
+        assert judge.late(seconds * 1.5) == 0.0
+
+    @pytest.mark.parametrize("stopped_seconds", [60.0, 3_600.0])
+    def test_a_hang_that_was_survived_does_not_hide_the_next(self, heartbeat, stopped_seconds):
+        judge = Judge(heartbeat)
+        judge.see_step(8, stopped_seconds)
+        assert judge.late(40.0) > 0.0
+        heartbeat.beat(2_048)
+        assert judge.late(progress.MAX_SECONDS + 1.0) > 0.0
+
+    def test_a_small_step_tells_little_of_what_a_token_takes(self, heartbeat):
+        judge = Judge(heartbeat)
+        judge.see_step(1, BASE_SECONDS + 6.4)
+        heartbeat.beat(512)
+        assert judge.late(BASE_SECONDS + 512 * 0.41) > 0.0
 
     def test_that_it_was_slow_once_is_forgotten(self, heartbeat):
-        judge = Progress(heartbeat)
-        heartbeat.beat(10)
-        judge.seconds_late(heartbeat.read().at + 600.0)
+        judge = Judge(heartbeat)
+        judge.see_step(10, 600.0)
+        for _ in range(30):
+            judge.see_step(10, 0.0)
+        assert judge.late(HANGING) > 0.0
+
+    def test_to_ask_changes_nothing(self, heartbeat):
+        """Else a burst of requests would make it forget how slow the machine is."""
+        judge = Judge(heartbeat)
+        judge.see_step(100, 20.0)
         for _ in range(100):
-            heartbeat.beat(10)
-            judge.seconds_late(heartbeat.read().at)
-        assert judge.seconds_late(heartbeat.read().at + 2 * HANGING) > 0.0
+            heartbeat.beat(1)
+            judge.late(0.0)
+        heartbeat.beat(100)
+        assert judge.late(30.0) == 0.0
 
 
 def test_an_engine_that_hangs_with_work(start_server, monkeypatch):
@@ -67,7 +119,10 @@ def test_an_engine_that_hangs_with_work(start_server, monkeypatch):
     for path in ("/health", "/ready"):
         error = server.get(path).json()["error"]
         assert "no progress" in error["message"]
-        assert "1 sequences open" in error["message"]
+        assert "1 sequence open" in error["message"]
+    refused = server.post("/v1/completions", {"prompt": "a"})
+    assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
+    assert "no progress" in refused.json()["error"]["message"]
     assert server.get("/live").status_code == 200
     server.stop()
     thread.join()

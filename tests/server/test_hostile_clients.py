@@ -2,9 +2,11 @@
 
 import contextlib
 import json
+import logging
 import re
 import socket
 import ssl
+import struct
 import sys
 import threading
 import time
@@ -28,7 +30,7 @@ def parser(request, monkeypatch):
 
 
 def head(path=COMPLETIONS, method="POST", **headers):
-    lines = [f"{method} {path} HTTP/1.1", "Host: x"]
+    lines = [f"{method} {path} HTTP/1.1", "Host: localhost"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
     return "\r\n".join([*lines, "", ""]).encode()
 
@@ -191,7 +193,7 @@ def test_what_is_refused_unread_leaves_the_connection_usable(parser, server_for_
 )
 def test_header_bombs(parser, server_for_parser, bomb):
     with server_for_parser.raw() as connection:
-        send_all(connection, b"GET /health HTTP/1.1\r\nHost: x\r\n", bomb + b"\r\n\r\n", 1)
+        send_all(connection, b"GET /health HTTP/1.1\r\nHost: localhost\r\n", bomb + b"\r\n\r\n", 1)
         status, error = error_in(read_until_closed(connection))
     assert (status, error["type"]) == (431, "invalid_request_error")
     assert_serves(server_for_parser)
@@ -199,9 +201,46 @@ def test_header_bombs(parser, server_for_parser, bomb):
 
 def test_a_head_that_never_ends(parser, server_for_parser):
     with server_for_parser.raw() as connection:
-        send_all(connection, b"GET /health HTTP/1.1\r\nHost: x\r\n", b"X: " + b"a" * 10_000 + b"\r\n", 200)
+        send_all(connection, b"GET /health HTTP/1.1\r\nHost: localhost\r\n", b"X: " + b"a" * 10_000 + b"\r\n", 200)
         status, _ = error_in(read_until_closed(connection))
     assert status == 431
+
+
+@pytest.mark.parametrize("bomb", [b"X: " + b"a" * 10_000 + b"\r\n", b"a" * 10_000], ids=["many", "long"])
+@pytest.mark.parametrize(("path", "method", "status"), [("/live", "GET", 200), (COMPLETIONS, "POST", 431)])
+def test_trailers_that_never_end(parser, server_for_parser, path, method, status, bomb):
+    start = head(path, method, Transfer_Encoding="chunked") + b"2\r\n{}\r\n0\r\nX: "
+    with server_for_parser.raw() as connection:
+        send_all(connection, start, bomb, 50)
+        assert int(read_until_closed(connection).split()[1]) == status
+    assert_serves(server_for_parser)
+
+
+def test_trailers_are_taken_and_not_read(parser, server_for_parser):
+    body = b'd\r\n{"prompt":"a"\r\n1\r\n}\r\n0\r\nContent-Type: text/plain\r\nX: y\r\n\r\n'
+    with server_for_parser.raw() as connection:
+        for _ in range(2):
+            connection.sendall(head(Transfer_Encoding="chunked") + body)
+            assert read_answer(connection)[0] == 200
+
+
+def bytes_taken(connection, part, count):
+    """How much of `count` times `part` can be sent before nobody takes more for a while."""
+    connection.settimeout(1)
+    taken = 0
+    with contextlib.suppress(OSError):
+        while taken < count * len(part):
+            taken += connection.send(part)
+    return taken
+
+
+def test_a_head_that_grows_while_the_answer_before_it_is_sent(parser, start_server):
+    server = start_server(say="abcdefghij" * 5, step_seconds=0.1, max_model_len=10_000)
+    with server.raw() as connection:
+        connection.sendall(request({"prompt": "a", "stream": True, "max_tokens": 50}) + b"GET /live HTTP/1.1\r\nX: ")
+        unread = bytes_taken(connection, b"a" * 2**20, 32) < 16 * 2**20
+        assert unread or b"[DONE]" not in read_until_closed(connection), "32 MB were kept"
+    assert_serves(server)
 
 
 def test_many_short_headers_are_fine(parser, server_for_parser):
@@ -215,12 +254,12 @@ def test_many_short_headers_are_fine(parser, server_for_parser):
         b"nonsense\r\n\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(300),  # somebody speaks TLS to us
         b"GET /health HTTP/1.1\r\nHost x\r\n\r\n",
-        b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: many\r\n\r\n",
-        b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n",
-        b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: " + b"9" * 5_000 + b"\r\n\r\n",
-        b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
-        b"GET /h\xc3\xa4lth HTTP/1.1\r\nHost: x\r\n\r\n",
-        b"G@T / HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: many\r\n\r\n",
+        b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: -5\r\n\r\n",
+        b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: " + b"9" * 5_000 + b"\r\n\r\n",
+        b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"GET /h\xc3\xa4lth HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"G@T / HTTP/1.1\r\nHost: localhost\r\n\r\n",
     ],
     ids=range(9),
 )
@@ -287,6 +326,44 @@ def test_requests_in_a_pipeline_are_answered_in_order(parser, server_for_parser)
     parts = data.split(b"HTTP/1.1 ")[1:]
     assert [part[:3] for part in parts] == [b"200", b"200", b"400", b"200"]
     assert [b"text_completion" in part for part in parts] == [True, False, False, False]
+
+
+@pytest.fixture
+def logged(caplog):
+    """Begin to note what uvicorn logs, whose records go no further; gives back where."""
+
+    def watch():
+        logging.getLogger("uvicorn.error").addHandler(caplog.handler)
+        return caplog.records
+
+    yield watch
+    logging.getLogger("uvicorn.error").removeHandler(caplog.handler)
+
+
+def test_a_body_that_does_not_come_waits_for_its_turn(parser, start_server, logged):
+    """The second request's deadline begins after the first one's answer, which it must not touch."""
+    server = start_server(say="abcdefghij" * 2, step_seconds=0.1, options=FAST)
+    records = logged()
+    with server.raw() as connection:
+        connection.sendall(request({"prompt": "a", "stream": True, "max_tokens": 20}) + head(Content_Length=100) + b"{")
+        data = read_until_closed(connection)
+    server.stop()
+    first, _, second = data.partition(b"data: [DONE]\n\n\r\n0\r\n\r\n")
+    assert (first[:12], first.count(b"data: ")) == (b"HTTP/1.1 200", 20)
+    assert error_in(second)[0] == 408
+    assert [record.message for record in records if record.levelname == "ERROR"] == []
+
+
+def test_a_client_that_leaves_with_requests_in_a_pipeline(parser, start_server, logged):
+    server = start_server(say="abcdefghij" * 100, step_seconds=0.05, max_model_len=10_000)
+    records = logged()
+    with server.raw() as connection:
+        connection.sendall(request({"prompt": "a", "max_tokens": 1_000}) + head("/v1/models", "GET"))
+        server.wait_until(lambda: server.num_running == 1)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closing resets
+    server.wait_until(lambda: server.num_running == 0)
+    server.stop()
+    assert [record.message for record in records if record.levelname == "ERROR"] == []
 
 
 def test_garbage_after_a_request_does_not_touch_its_answer(parser, start_server):

@@ -31,7 +31,7 @@ def slow(start_server, **options):
 def send_raw(server, fields):
     connection = server.raw()
     payload = json.dumps(body(**fields)).encode()
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(payload)}\r\n\r\n"
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(payload)}\r\n\r\n"
     connection.sendall(head.encode() + payload)
     return connection
 

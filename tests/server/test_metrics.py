@@ -278,6 +278,16 @@ def test_gauges_say_what_runs_and_waits(start_server: StartServer) -> None:
     assert [now(name) for name in gauges] == [0, 0, 0]
 
 
+def test_the_cache_has_its_size_before_there_is_any_request(start_server: StartServer) -> None:
+    """Also when the engine comes back: shown as 0 blocks, it would look full or broken."""
+    server = start_server(say="Hey")
+    server.wait_until(lambda: scrape(server.url)("headrace:kv_cache_blocks") == 10_000)
+    server.kill_engine()
+    server.wait_until(lambda: scrape(server.url)("headrace:engine_restarts_total") == 1)
+    server.wait_until(lambda: scrape(server.url)("headrace:kv_cache_blocks") == 10_000)
+    assert scrape(server.url)("headrace:kv_cache_free_blocks") == 10_000
+
+
 def test_it_answers_while_the_engine_loads_is_dead_and_comes_back(start_server: StartServer) -> None:
     server = start_server(wait=False, load_seconds=0.5, say="Hey")
     now = scrape(server.url)

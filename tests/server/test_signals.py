@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -74,7 +75,9 @@ def test_an_open_stream_is_finished_before_the_end(front):
         front.process.send_signal(signal.SIGTERM)
         events = [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
     assert events[-1]["choices"][0]["finish_reason"] == "length"
-    assert front.end() == (0, "")
+    status, said = front.end()
+    assert status == 0
+    assert re.fullmatch(r"Finishing 1 request \(up to [0-9.]+ s\); Ctrl-C again ends at once\.\n", said)
 
 
 def test_what_was_sent_before_the_signal_is_answered(front):
@@ -86,7 +89,9 @@ def test_what_was_sent_before_the_signal_is_answered(front):
         _ask(connection)
     front.process.send_signal(signal.SIGTERM)
     assert [_status(connection) for connection in connections] == [200] * 40
-    assert front.end() == (0, "")
+    status, said = front.end()
+    assert status == 0
+    assert re.fullmatch(r"(Finishing [0-9]+ requests? .*\n)?", said)
 
 
 def _ask(connection: http.client.HTTPConnection) -> http.client.HTTPConnection:
@@ -106,7 +111,7 @@ def test_a_second_ctrl_c_does_not_wait(front):
         lines = response.iter_lines()
         next(lines)
         front.process.send_signal(signal.SIGINT)
-        time.sleep(0.3)
+        assert "Finishing 1 request" in front.process.stderr.readline()
         began = time.monotonic()
         front.process.send_signal(signal.SIGINT)
         status, errors = front.end()

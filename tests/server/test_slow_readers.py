@@ -46,7 +46,7 @@ def connect(server, **fields):
     payload = json.dumps(
         {"model": "fake-model", "messages": [{"role": "user", "content": "Hi"}], "stream": True, **fields}
     ).encode()
-    head = f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len(payload)}\r\n\r\n"
+    head = f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {len(payload)}\r\n\r\n"
     connection.sendall(head.encode() + payload)
     return connection
 

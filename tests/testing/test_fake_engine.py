@@ -1,5 +1,6 @@
 """The fake engine: its counters are exact, and it fails as it is told to."""
 
+import asyncio
 import signal
 import subprocess
 import sys
@@ -21,7 +22,6 @@ from headrace.wire.messages import (
     Ready,
     Shutdown,
     StepOutput,
-    decode_event,
 )
 
 
@@ -87,8 +87,10 @@ class Process:
 
     def __init__(self, script: Script) -> None:
         self.channel = EngineChannel()
-        addresses = (self.channel.commands_address, self.channel.events_address)
-        command = [sys.executable, "-m", "headrace.testing.fake_engine", *addresses]
+        self.loop = asyncio.Runner()
+        self.said: asyncio.Queue[Event] = asyncio.Queue()
+        self.loop.get_loop().call_soon(self.channel.listen, self.said.put_nowait)
+        command = [sys.executable, "-m", "headrace.testing.fake_engine", self.channel.address]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE)
         assert self.process.stdin is not None
         self.process.stdin.write(msgspec.json.encode(script) + b"\n")
@@ -96,13 +98,21 @@ class Process:
 
     def wait_for(self, kind: type[Event], seconds: float = 20.0) -> Event:
         """The next event of a kind."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            if self.channel._events.poll(100):
-                event = decode_event(self.channel._events.recv())
-                if isinstance(event, kind):
-                    return event
-        raise AssertionError(f"no {kind.__name__} came")
+
+        async def listen() -> Event:
+            async with asyncio.timeout(seconds):
+                while not isinstance(event := await self.said.get(), kind):
+                    continue
+            return event
+
+        return self.loop.run(listen())
+
+    def close(self) -> None:
+        """End it."""
+        self.process.kill()
+        self.process.communicate()
+        self.channel.close()
+        self.loop.close()
 
 
 @pytest.fixture
@@ -115,9 +125,7 @@ def start() -> Iterator[Callable[..., Process]]:
 
     yield run
     for each in started:
-        each.process.kill()
-        each.process.communicate()
-        each.channel.close()
+        each.close()
 
 
 def test_it_says_what_it_is(start: Callable[..., Process]) -> None:

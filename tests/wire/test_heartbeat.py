@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -18,7 +19,7 @@ def front():
 
 
 def test_the_front_reads_what_the_engine_shows(front):
-    worker = WorkerChannel(front.commands_address, front.events_address)
+    worker = WorkerChannel(front.address)
     before = front.heartbeat.read()
     assert before.step_tokens == 0 and before.at <= time.monotonic()
     front.remove_directory()  # as the front does once both are connected
@@ -33,7 +34,7 @@ def test_the_front_reads_what_the_engine_shows(front):
 
 def test_another_process_and_its_death_are_seen(front):
     """What a process that was killed showed last stays; its clock is ours."""
-    path = front.commands_address.removeprefix("ipc://").replace("commands", "heartbeat")
+    path = str(Path(front.address).with_name("heartbeat"))
     code = (
         "import os, signal; from pathlib import Path; from headrace.wire.heartbeat import Heartbeat;"
         f"Heartbeat(Path({path!r})).beat(7); os.kill(os.getpid(), signal.SIGKILL)"

@@ -11,6 +11,8 @@ from headrace.cli.engine_options import engine_config, with_engine_options
 from headrace.core.config import EMBEDDED_MODEL
 from headrace.core.errors import HeadraceError
 
+MAX_TEMPERATURE = 2.0
+
 
 @with_engine_options
 def chat(
@@ -46,7 +48,15 @@ def chat(
         remote = RemoteModel(url, model, api_key, answering)
         ChatSession(remote, system, interactive=sys.stdin.isatty()).run()
         return
+    _check_temperature(temperature)
     config = engine_config(engine, model=model or EMBEDDED_MODEL)
     print(f"Loading {config.model} ...", file=sys.stderr, flush=True)
     with LocalModel(config, answering) as local:
         ChatSession(local, system, interactive=sys.stdin.isatty()).run()
+
+
+def _check_temperature(temperature: float | None) -> None:
+    """As the server does."""
+    if temperature is not None and not 0.0 <= temperature <= MAX_TEMPERATURE:
+        rule = f"It must be between 0 and {MAX_TEMPERATURE:g}"
+        raise HeadraceError(f"--temperature is {temperature}", rule=rule, param="temperature")

@@ -31,10 +31,10 @@ class EngineProcess:
         self._command = command
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self, commands_address: str, events_address: str, on_exit: Callable[[str], None]) -> None:
+    def start(self, address: str, on_exit: Callable[[str], None]) -> None:
         """Start the process; it imports what it needs while the model is still looked for."""
         process = subprocess.Popen(
-            [*self._command, commands_address, events_address],
+            [*self._command, address],
             stdin=subprocess.PIPE,
             env=engine_environment(os.environ),
             process_group=0,

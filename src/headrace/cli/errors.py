@@ -8,8 +8,9 @@ from typing import Any
 
 import typer
 
+from headrace.cli.python_words import as_flags
 from headrace.cli.suggestions import FLAGS_TO_LEAVE_OUT, meant_command, meant_flag
-from headrace.core.config import EngineConfig
+from headrace.core.config import instead_of
 from headrace.core.errors import HeadraceError, not_yet
 
 USER_ERROR, OTHER_ERROR, INTERRUPTED = 2, 1, 130
@@ -27,6 +28,7 @@ UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 
 def report(error: HeadraceError) -> int:
     """Print the error; the exit status."""
+    error = as_flags(error)
     print(f"error: {error.what}", file=sys.stderr)
     for label, text in (("rule", error.rule), ("fix", error.fix)):
         if text:
@@ -86,10 +88,5 @@ def _as_typed(flag: str, arguments: Sequence[str]) -> str:
 
 def _refusal(flag: str) -> HeadraceError | None:
     """The refusal of a flag that the server or the engine knows by name; None if neither does."""
-    if flag in _SERVER_FLAGS:
-        return not_yet(flag, _SERVER_FLAGS[flag])
-    try:
-        EngineConfig.from_kwargs(**{flag.strip("-").replace("-", "_"): True})
-    except HeadraceError as error:
-        return error if error.what.endswith("not supported yet") else None
-    return None
+    fix = _SERVER_FLAGS.get(flag) or instead_of(flag.strip("-").replace("-", "_"))
+    return not_yet(flag, fix) if fix is not None else None

@@ -2,8 +2,10 @@
 
 import inspect
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
+from headrace.core.config import EMBEDDED_MODEL
 from headrace.core.errors import HeadraceError
 
 Command = Callable[..., None]
@@ -37,26 +39,37 @@ def repeat_flags(arguments: Sequence[str], flags: Sequence[str], *, takes_model:
     value may as well be the model.
     """
     repeated: list[str] = []
-    flag, num_values = "", 0
-    for argument in arguments:
+    flag, values = "", list[str]()
+    for place, argument in enumerate(arguments):
         if argument.startswith("-"):
-            flag, num_values = argument if argument in flags else "", 0
+            flag, values = argument if argument in flags else "", []
         elif flag:
-            num_values += 1
-            if num_values > 1:
-                if takes_model:
-                    _check_model_is_named(arguments, flag, argument)
+            values.append(argument)
+            if len(values) > 1:
+                if takes_model and not _model_is_named(arguments):
+                    _check_is_no_model(flag, values, at_the_end=place == len(arguments) - 1)
                 repeated.append(flag)
         repeated.append(argument)
     return repeated
 
 
-def _check_model_is_named(arguments: Sequence[str], flag: str, value: str) -> None:
-    if not arguments[0].startswith("-") or any(each.split("=")[0] == "--model" for each in arguments):
+def _model_is_named(arguments: Sequence[str]) -> bool:
+    return not arguments[0].startswith("-") or any(each.split("=")[0] == "--model" for each in arguments)
+
+
+def _check_is_no_model(flag: str, values: Sequence[str], *, at_the_end: bool) -> None:
+    """The model comes last, or is told by its looks: a key or a name must never be made of it unseen."""
+    value = values[-1]
+    if not at_the_end and not _looks_like_a_model(value):
         return
     raise HeadraceError(
         f"{value!r} may be the model, or one more value of {flag}",
         rule=f"{flag} takes all values that follow it, up to the next flag",
-        fix="Name the model first (headrace serve MODEL ...) or with --model",
+        fix=f"For one more value, repeat the flag: {' '.join(f'{flag} {each}' for each in values)}; "
+        "for the model, name it first (headrace serve MODEL ...) or with --model",
         param="model",
     )
+
+
+def _looks_like_a_model(value: str) -> bool:
+    return "://" not in value and ("/" in value or value == EMBEDDED_MODEL or Path(value).exists())

@@ -1,13 +1,16 @@
 """`headrace serve`: a model behind OpenAI's API."""
 
 import asyncio
+import json
 import os
+import shlex
 import socket
 import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from headrace.cli.engine_environment import KEY_VARIABLES
 from headrace.cli.engine_options import engine_config, with_engine_options
 from headrace.cli.server_options import with_server_options
 from headrace.core.config import EMBEDDED_MODEL, EngineConfig
@@ -94,13 +97,25 @@ def start_report(ready: "Ready", url: str, name: str, options: ServerOptions) ->
     """What is served, in a few lines, and a command that talks to it."""
     width = max((len(label) for label, _ in ready.report), default=0)
     lines = [f"  {label:<{width}}  {text}" for label, text in ready.report]
-    key = ["    -H 'Authorization: Bearer YOUR_KEY' \\"] if options.api_key else []
-    body = f'{{"model": "{name}", "messages": [{{"role": "user", "content": "Hello!"}}]}}'
     return "\n".join(
-        [*lines, f"Ready at {url}/v1, for example:", "", f"  curl {url}/v1/chat/completions \\",
-         "    -H 'Content-Type: application/json' \\", *key, f"    -d '{body}'", "",
-         "Or talk to it in a terminal: " + f"headrace chat --url {url}", *_warning(options), "Stop with Ctrl-C."]
+        [*lines, f"Ready at {url}/v1, for example:", "", *_example(url, name, options), "",
+         f"Or talk to it in a terminal: {_chat_command(url, options)}", *_warning(options), "Stop with Ctrl-C."]
     )  # fmt: skip
+
+
+def _example(url: str, name: str, options: ServerOptions) -> list[str]:
+    """A curl command. Keys are not shown: their variable is."""
+    trust = f" --cacert {shlex.quote(options.ssl_certfile)}" if options.ssl_certfile is not None else ""
+    key = [f'    -H "Authorization: Bearer ${KEY_VARIABLES["api_key"]}" \\'] if options.api_key else []
+    asked = {"model": name, "messages": [{"role": "user", "content": "Hello!"}], "max_tokens": 100}
+    head = f"  curl{trust} {url}/v1/chat/completions \\"
+    return [head, "    -H 'Content-Type: application/json' \\", *key, f"    -d {shlex.quote(json.dumps(asked))}"]
+
+
+def _chat_command(url: str, options: ServerOptions) -> str:
+    trust = f"SSL_CERT_FILE={shlex.quote(options.ssl_certfile)} " if options.ssl_certfile is not None else ""
+    key = f' --api-key "${KEY_VARIABLES["api_key"]}"' if options.api_key else ""
+    return f"{trust}headrace chat --url {url}{key}"
 
 
 def _warning(options: ServerOptions) -> list[str]:

@@ -18,9 +18,10 @@ SERVER, ACCESS, LIMITS, LIFE = "Server", "Access: keys, HTTPS, web pages", "Limi
 _HELP = {
     "host": "Address to listen on; 0.0.0.0 for all.",
     "port": "Port to listen on; 0 for any free one.",
-    "served_model_name": "Names in the API, the first of which answers carry; by default the model's.",
-    "api_key": "Keys that requests must carry, one of them, as Authorization: Bearer KEY.",
-    "admin_key": "Key for what changes the server; without one only a server on 127.0.0.1 lets itself be changed.",
+    "served_model_name": "Names in the API, the first of which answers carry; by default the model's. Can be repeated.",
+    "api_key": "Keys that requests must carry, one of them, as Authorization: Bearer KEY. Can be repeated.",
+    "admin_key": "Key for what changes the server; without one, only programs beside a server on 127.0.0.1 may.",
+    "allowed_hosts": "Names to be called by, or '*' for all. By default localhost alone where no key is needed.",
     "allowed_origins": "Web pages that may read answers (CORS): origins, or '*' for all. By default none.",
     "allowed_methods": "Methods that those pages may use. [default: *]",
     "allowed_headers": "Headers that those pages may send. [default: *]",
@@ -40,7 +41,7 @@ _HELP = {
     "max_num_queued_tokens": "Most tokens of work that wait, 429 for more; 0 for no limit.",
     "max_queue_time_seconds": "Longest that a request probably waits for its first token, 429 for more; 0 for any.",
     "max_engine_restarts": "How often a lost engine is started again within five minutes, before the server ends.",
-    "engine_hang_timeout_seconds": "Seconds without progress after which the engine is started again; 0 for never.",
+    "engine_hang_timeout_seconds": "Seconds of /health being 503 until a hanging engine is started again; 0: never.",
     "uvicorn_log_level": "critical, error, warning, info, debug or trace; from info on, each request is logged.",
     "disable_uvicorn_access_log": "Do not log each request, whatever the level.",
 }

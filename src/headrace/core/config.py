@@ -22,6 +22,7 @@ _DTYPE_ALIASES = {"half": "float16", "float": "float32", "bf16": "bfloat16", "fp
 
 _REFUSED = {
     "speculative_config": "Leave it out: speculative decoding is not built yet",
+    "speculative_model": "Leave it out: speculative decoding is not built yet",
     "enable_lora": "Serve the base model, or merge the adapter into it with peft's merge_and_unload",
     "lora_modules": "Serve the base model, or merge the adapter into it with peft's merge_and_unload",
     "max_lora_rank": "Leave it out: adapters are not served yet",
@@ -32,7 +33,7 @@ _REFUSED = {
     "hf_overrides": "Edit config.json in a copy of the model directory",
     "trust_remote_code": "Leave it out: no code from a model repository is ever run",
     "structured_outputs_config": "Leave it out: grammars are not built yet",
-    "enable_sleep_mode": "Use close() and a new LLM",
+    "enable_sleep_mode": "Leave it out: end the engine and start a new one later",
 }
 _IGNORED = ("disable_log_stats", "disable_log_requests", "use_v2_block_manager", "disable_custom_all_reduce")
 _TEXTS = ("model", "tokenizer", "revision", "download_dir", "hf_token", "served_model_name", "chat_template")
@@ -47,6 +48,16 @@ _NEUTRAL = {
     "max_loras": 1,
 }
 """Arguments of vLLM that are accepted with the one value that asks for nothing."""
+
+
+def names_not_served() -> set[str]:
+    """The arguments of vLLM that are known by name and not served, or with one value only."""
+    return {*_REFUSED, *_NEUTRAL}
+
+
+def instead_of(name: str) -> str | None:
+    """What to do instead of giving the argument `name` of vLLM's, if it is known and not served; else None."""
+    return _LEAVE_OUT if name in _NEUTRAL else _REFUSED.get(name)
 
 
 @dataclass(frozen=True, slots=True)

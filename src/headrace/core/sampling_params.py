@@ -256,6 +256,8 @@ def _integer(name: str, value: object, low: int, high: int | None, *, fix: str =
 
 
 def _number(name: str, value: object, low: float, high: float, *, fix: str = "") -> None:
+    if type(value) is float and low <= value <= high < math.inf:
+        return
     good = isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
     if good and not isinstance(value, bool) and low <= value <= high:  # type: ignore[operator]
         return

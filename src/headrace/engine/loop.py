@@ -17,6 +17,7 @@ from headrace.wire.messages import (
     AddRequest,
     Command,
     EngineFailed,
+    EngineStats,
     Event,
     RequestFailed,
     ResetPrefixCache,
@@ -55,13 +56,14 @@ class EngineLoop:
         self._inbox = inbox
         self._send = send
         self._beat = beat
-        self._told = engine.stats()
+        self._told: EngineStats | None = None
         self._told_load = engine.load
         self._told_at = 0.0
 
     def run(self) -> bool:
         """Until a `Shutdown` comes (True), or a step fails (False; `EngineFailed` is then the last event)."""
         try:
+            self._tell_stats()
             while self._obey(self._inbox.drain(wait=not self._engine.has_work)):
                 if self._engine.has_work:
                     self._step()
@@ -81,7 +83,7 @@ class EngineLoop:
             self._send(output)
 
     def _tell_stats(self) -> None:
-        """Send the counters now and then, soon when requests came or went, and at once when nothing is left to do."""
+        """Send the counters at first, now and then, soon when requests came or went, at once when nothing is left."""
         now, load = time.monotonic(), self._engine.load
         pause = STATS_SECONDS if load == self._told_load else LOAD_SECONDS
         if self._engine.has_work and now - self._told_at < pause:

@@ -1,7 +1,8 @@
 """The engine process: `python -m headrace.engine.process ADDRESS`, started by the launcher.
 
-It reads its `EngineConfig` as one line of JSON from standard input and then serves the commands that
-come through the socket at that address, and sends events back. It ends when told to, when it fails, or when the other end of its standard input closes.
+It reads its `EngineConfig` as one line of JSON from standard input and then serves the commands that come through the
+socket at that address, and sends events back. It ends when told to, when it fails, or when the other end of its
+standard input closes.
 """
 
 import contextlib

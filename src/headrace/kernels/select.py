@@ -15,10 +15,13 @@ from headrace.kernels.torch_ops import TorchOps
 class PendingKernels:
     """Kernels that are being found or built while other things are done; `library` is None where there are none."""
 
+    device: torch.device
     library: Future[KernelLibrary] | None
 
     def ops(self, dtype: torch.dtype) -> tuple[Ops, str]:
         """Wait for them: the operations for activations of `dtype`, and a line that says which these are."""
+        if self.device.type == "cuda":
+            return _gpu_ops(self.device)
         if self.library is None:
             return TorchOps(), "torch (the reference implementation)"
         threads = torch.get_num_threads()
@@ -30,7 +33,18 @@ class PendingKernels:
 
 def start_kernels(device: torch.device) -> PendingKernels:
     """Begin to find the best kernels for a device; on a CPU they are compiled once, in the background."""
-    return PendingKernels(start_build() if device.type == "cpu" else None)
+    return PendingKernels(device, start_build() if device.type == "cpu" else None)
+
+
+def _gpu_ops(device: torch.device) -> tuple[Ops, str]:
+    """The Triton kernels, or the specification where triton is missing. Raises `HeadraceError` for too old a card."""
+    try:
+        from headrace.kernels.gpu.device import traits_of
+        from headrace.kernels.gpu.ops import TritonOps
+    except ImportError as reason:
+        return TorchOps(), f"torch (the reference implementation; no Triton kernels: {reason})"
+    traits = traits_of(device)
+    return TritonOps(traits), f"Triton, sm_{traits.capability[0]}{traits.capability[1]}"
 
 
 def select_ops(device: torch.device, dtype: torch.dtype) -> Ops:

@@ -11,6 +11,8 @@ from headrace.server.options import ServerOptions
 from headrace.server.route import Access
 
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="headrace"'}
+_FROM_ELSEWHERE = (b"origin", b"forwarded", b"x-forwarded-for")
+"""What browsers and proxies send, and programs on the same machine do not."""
 
 
 class Keys:
@@ -38,10 +40,8 @@ class Guard:
 
     def check(self, access: Access, exchange: Exchange) -> None:
         """Raise a 401 or a 403 unless `exchange` may use a route of this `access`."""
-        if access is Access.KEY and self._keys:
-            key = _bearer(exchange)
-            if not (self._keys.has(key) or self._admin_keys.has(key)):
-                raise _wrong_key("API key", "--api-key", exchange)
+        if access is Access.KEY:
+            self._check_key(exchange)
         elif access is Access.ADMIN:
             self._check_admin(exchange)
 
@@ -49,14 +49,21 @@ class Guard:
         if self._admin_keys:
             if not self._admin_keys.has(_bearer(exchange)):
                 raise _wrong_key("admin key", "--admin-key", exchange)
-        elif not self._local_only or exchange.header(b"origin") is not None:
+        elif not self._local_only or any(exchange.header(name) is not None for name in _FROM_ELSEWHERE):
             raise ApiError(
                 f"{exchange.path} changes the server, and there is no admin key",
-                rule="Without one, only programs on the server's own machine may do that, and no web page",
-                fix="Start the server with --admin-key, or listen on 127.0.0.1",
+                rule="Without one, only programs on the server's own machine may do that: no web page, and no proxy",
+                fix="Start the server with --admin-key, or listen on 127.0.0.1 and ask there without a proxy",
                 kind=ErrorKind.FORBIDDEN,
                 code="admin_key_required",
             )
+        else:
+            self._check_key(exchange)
+
+    def _check_key(self, exchange: Exchange) -> None:
+        key = _bearer(exchange)
+        if self._keys and not (self._keys.has(key) or self._admin_keys.has(key)):
+            raise _wrong_key("API key", "--api-key", exchange)
 
 
 def _wrong_key(name: str, flag: str, exchange: Exchange) -> ApiError:

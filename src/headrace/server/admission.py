@@ -190,9 +190,10 @@ class Admission:
         """Count the time since the last change, as far as the engine held up the queue. Whether it still does."""
         now, since = self._clock(), self._counted_at
         self._counted_at = now
+        if not self._queue:
+            return False
         if self._tokens < min(self._step_tokens, self._timely_tokens() / 2):
-            head = next(iter(self._queue), None)
-            since = now if head is None else max(since, head.since + BACKLOG_SECONDS)
+            since = max(since, next(iter(self._queue)).since + BACKLOG_SECONDS)
         if now <= since:
             return False
         self._rate.elapse(now - since)

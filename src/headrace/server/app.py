@@ -7,6 +7,7 @@ from headrace.server.access import Guard
 from headrace.server.cors import Cors
 from headrace.server.docs import Documentation
 from headrace.server.errors import envelope, headers_of, status_of
+from headrace.server.hosts import Hosts
 from headrace.server.http import AsgiApp, ClientGone, Exchange, Receive, Scope, Send
 from headrace.server.routes import ROUTES, RouteTable
 from headrace.server.sse import error_event
@@ -26,6 +27,7 @@ class _Application:
     def __init__(self, state: ServerState) -> None:
         self._state = state
         self._routes = RouteTable(Documentation(ROUTES, state.options.root_path).routes)
+        self._hosts = Hosts(state.options)
         self._guard = Guard(state.options)
         self._cors = Cors(state.options)
         self._root_path = state.options.root_path
@@ -51,6 +53,7 @@ class _Application:
             self._state.metrics.on_response(exchange.status)
 
     async def _answer(self, exchange: Exchange) -> None:
+        self._hosts.check(exchange)
         if self._root_path:
             exchange.path = _below(self._root_path, exchange.path)
         exchange.extra_headers = self._cors.headers(exchange)

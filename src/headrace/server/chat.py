@@ -10,12 +10,15 @@ from headrace.server.sse import ChunkFormat, encode_json
 from headrace.server.state import ServerState
 from headrace.server.usage import Usage
 
+MESSAGE_CHARACTERS = 10
+"""To put a message into the template takes as long as to tokenize so many characters."""
+
 
 async def chat_completions(state: ServerState, exchange: Exchange) -> None:
     """Answer a chat request."""
     body = ChatCompletionRequest.parse(await exchange.body())
     answer = new_answer("chatcmpl", state.model_name(body.model), body.request_id)
-    await answer_chat(state, exchange, body, answer, await templated_prompt(state, body))
+    await answer_chat(state, exchange, body, answer, await templated_prompt(state, exchange, body))
 
 
 async def answer_chat(
@@ -31,7 +34,7 @@ async def answer_chat(
             await exchange.answer(encode_json(_whole(body, answer, prompt, output, names)))
 
 
-async def templated_prompt(state: ServerState, body: ChatTemplateBody) -> Prompt:
+async def templated_prompt(state: ServerState, exchange: Exchange, body: ChatTemplateBody) -> Prompt:
     """The prompt that the model's chat template makes of the messages."""
     tokenizer = state.client.text.tokenizer
     messages = [message.as_template_input() for message in body.messages]
@@ -45,7 +48,8 @@ async def templated_prompt(state: ServerState, body: ChatTemplateBody) -> Prompt
         )
         return Prompt(tokenizer.encode(text, add_special_tokens=body.add_special_tokens), text)
 
-    return await state.off_loop(sum(len(message["content"]) for message in messages), work)
+    size = sum(MESSAGE_CHARACTERS + len(message["content"]) for message in messages)
+    return await state.off_loop(exchange, size, work)
 
 
 def _whole(

@@ -7,6 +7,7 @@ from headrace.server.event_stream import EventStream
 from headrace.server.generation import Answer, Prompt, generating, new_answer
 from headrace.server.http import Exchange
 from headrace.server.logprobs import TokenNames, completion_logprobs, prompt_logprobs
+from headrace.server.params import check_prompts
 from headrace.server.protocol.completions import CompletionRequest
 from headrace.server.sse import ChunkFormat, encode_json
 from headrace.server.state import ServerState
@@ -19,15 +20,14 @@ async def completions(state: ServerState, exchange: Exchange) -> None:
     """Answer a completion request."""
     body = CompletionRequest.parse(await exchange.body())
     answer = new_answer("cmpl", state.model_name(body.model), body.request_id)
-    await answer_completions(state, exchange, body, answer, await tokenized_prompts(state, body))
+    await answer_completions(state, exchange, body, answer, await tokenized_prompts(state, exchange, body))
 
 
 async def answer_completions(
     state: ServerState, exchange: Exchange, body: CompletionRequest, answer: Answer, prompts: Sequence[Prompt]
 ) -> None:
     """Answer `prompts`, whole or as a stream, as `body` asks for."""
-    names = TokenNames(state.client.text.tokenizer, as_ids=bool(body.return_tokens_as_token_ids))
-    choices = _Choices(body, prompts, names)
+    choices = await _choices(state, exchange, body, prompts)
     async with generating(state, exchange, body, prompts, answer) as submission:
         if body.stream:
             await EventStream(exchange, submission, _CompletionEvents(body, answer, choices)).run()
@@ -35,8 +35,8 @@ async def answer_completions(
             await exchange.answer(encode_json(_whole(answer, choices, await submission.results())))
 
 
-async def tokenized_prompts(state: ServerState, body: CompletionRequest) -> list[Prompt]:
-    """Token ids for each prompt; a prompt that came as ids is decoded only to be echoed."""
+async def tokenized_prompts(state: ServerState, exchange: Exchange, body: CompletionRequest) -> list[Prompt]:
+    """Token ids for each prompt."""
     tokenizer = state.client.text.tokenizer
     texts = [prompt for prompt in body.prompts if isinstance(prompt, str)]
 
@@ -47,7 +47,22 @@ async def tokenized_prompts(state: ServerState, body: CompletionRequest) -> list
             for prompt in body.prompts
         ]
 
-    return await state.off_loop(sum(map(len, texts)), work)
+    return await state.off_loop(exchange, sum(map(len, texts)), work)
+
+
+async def _choices(
+    state: ServerState, exchange: Exchange, body: CompletionRequest, prompts: Sequence[Prompt]
+) -> "_Choices":
+    """The choices to come. Token ids are decoded to be echoed or measured, so they are checked before."""
+    names = TokenNames(state.client.text.tokenizer, as_ids=bool(body.return_tokens_as_token_ids))
+    size = sum(len(each.token_ids) + len(each.told_token_ids) for each in prompts if body.echo or each.told_token_ids)
+
+    def work() -> _Choices:
+        if size:
+            check_prompts(body, [(each.token_ids, each.told_token_ids) for each in prompts], state)
+        return _Choices(body, prompts, names)
+
+    return await state.off_loop(exchange, size, work)
 
 
 def _whole(answer: Answer, choices: "_Choices", outputs: Sequence[RequestOutput]) -> dict[str, object]:
@@ -104,7 +119,7 @@ class _Choices:
         self._names = names
         self._begun: set[int] = set()
         self._offsets = {
-            number: sum(len(names.name(token_id)) for token_id in prompt.told_token_ids)
+            number: sum(len(names.name(token_id)) for token_id in prompt.shown_token_ids)
             for number, prompt in enumerate(prompts)
             if prompt.told_token_ids and body.num_logprobs is not None
         }

@@ -6,21 +6,13 @@ gone on: text and tokens that follow, counts of the whole. Half a character and 
 the cut stream held back, are held back here again.
 """
 
-import msgspec
-
-from headrace.core.errors import HeadraceError
 from headrace.server.chat import answer_chat
 from headrace.server.completions import answer_completions
+from headrace.server.forms import has_endpoint
 from headrace.server.generation import Prompt, new_answer
 from headrace.server.http import Exchange
 from headrace.server.protocol.continuation import Continuation, ContinueChatRequest, ContinueCompletionRequest
 from headrace.server.state import ServerState
-
-
-class _Form(msgspec.Struct):
-    """Only as much of the body as tells whose answer it continues."""
-
-    endpoint: str
 
 
 async def continue_answer(state: ServerState, exchange: Exchange) -> None:
@@ -32,22 +24,15 @@ async def continue_answer(state: ServerState, exchange: Exchange) -> None:
         await answer_chat(state, exchange, body, answer, _prompt(body))
     else:
         answer = new_answer("cmpl", state.model_name(body.model), body.request_id)
-        await answer_completions(state, exchange, body, answer, [_prompt(body)])
+        was_echoed, body.echo = bool(body.echo), False
+        await answer_completions(state, exchange, body, answer, [_prompt(body, was_echoed=was_echoed)])
 
 
 def _parse(raw: bytes) -> ContinueChatRequest | ContinueCompletionRequest:
-    try:
-        endpoint = msgspec.json.decode(raw, type=_Form).endpoint
-    except (msgspec.DecodeError, RecursionError):
-        return ContinueCompletionRequest.parse(raw)  # it says what is wrong
-    if endpoint == "chat.completions":
+    if has_endpoint(raw, "chat.completions"):
         return ContinueChatRequest.parse(raw)
-    if endpoint == "completions":
-        return ContinueCompletionRequest.parse(raw)
-    raise HeadraceError(
-        f"endpoint is {endpoint[:60]!r}", rule="It must be 'chat.completions' or 'completions'", param="endpoint"
-    )
+    return ContinueCompletionRequest.parse(raw)  # which also says what is wrong with any other
 
 
-def _prompt(body: Continuation) -> Prompt:
-    return Prompt(body.prompt_token_ids, None, body.output_token_ids)
+def _prompt(body: Continuation, *, was_echoed: bool = False) -> Prompt:
+    return Prompt(body.prompt_token_ids, None, body.output_token_ids, was_echoed)

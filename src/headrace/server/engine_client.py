@@ -19,6 +19,7 @@ from headrace.server.admission import Admission
 from headrace.server.dispatcher import Dispatcher
 from headrace.server.engine_life import GRACE_SECONDS, EngineLife
 from headrace.server.errors import ApiError, unavailable
+from headrace.server.lateness import LatenessLog
 from headrace.server.launcher import EngineLauncher
 from headrace.server.metrics import ServerMetrics
 from headrace.server.model_text import ModelText
@@ -42,6 +43,10 @@ T = TypeVar("T")
 LOOK_SECONDS = 1.0
 """How often it is looked whether the engine hangs."""
 
+MIN_RESTART_SECONDS = 60.0
+RESTART_FACTOR = 10.0
+"""An engine that is started again may load as long as this, or so many times as long as it took before."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -57,7 +62,9 @@ class EngineClient:
         self._restarts = RestartBudget(self._options.max_engine_restarts)
         self._text: ModelText | None = None
         self._outage: HeadraceError | None = None
+        self._lateness = LatenessLog()
         self._start_seconds = 1.0
+        self._loading_seconds = 0.0
         self._stopping = False
         self._draining = False
         self.admission = Admission(self._options, self.metrics)
@@ -74,6 +81,9 @@ class EngineClient:
                 self._text = await _on_daemon_thread(self._load)
             except HeadraceError as error:
                 self._life.end(error)
+            except OSError as error:
+                what, fix = f"The model could not be loaded: {error}", "See what the machine is short of"
+                self._life.end(HeadraceError(what, fix=fix, kind=ErrorKind.INTERNAL))
         await self._life.settled()
         if self._life.failure is not None:
             raise self._life.failure
@@ -81,16 +91,19 @@ class EngineClient:
 
     async def keep_running(self) -> None:
         """Start the engine again whenever it is lost. Raises why, once it may not be, and returns if all is ending."""
+        hung_before = False
         while True:
             if await self._life.ended(LOOK_SECONDS):
                 if self._draining or self._stopping:
                     return
                 await self._start_again()
-                continue
-            late = self.seconds_late
-            if 0.0 < self._options.engine_hang_timeout_seconds < late:
-                what = f"The engine made no progress for {late:.0f} s"
+            self._life.progress.look(time.monotonic())
+            self._lateness.look(self.seconds_late)
+            hung = self._hung_seconds()
+            if hung and hung_before:  # not at the first look: the whole machine may have paused, and go on now
+                what = f"The engine made no progress for {hung:.0f} s"
                 self._life.end(HeadraceError(what, fix="Send the request again", kind=ErrorKind.UNAVAILABLE))
+            hung_before = hung > 0.0
 
     def drain(self) -> None:
         """The server is about to stop. What it has taken is finished; it is not ready for more."""
@@ -114,7 +127,7 @@ class EngineClient:
     @property
     def ready(self) -> bool:
         """Whether requests can be taken now."""
-        return self.alive and self._text is not None and self._life.ready is not None
+        return self.alive and self._text is not None and self._life.ready is not None and not self.seconds_late
 
     @property
     def draining(self) -> bool:
@@ -124,7 +137,7 @@ class EngineClient:
     @property
     def seconds_late(self) -> float:
         """For how long the engine has made no progress, if it has work and that is too long; else 0.0."""
-        return self._life.progress.seconds_late(time.monotonic()) if self.alive and self.num_open_sequences else 0.0
+        return self._seconds_late(0.0)
 
     @property
     def text(self) -> ModelText:
@@ -179,8 +192,23 @@ class EngineClient:
             return unavailable(outage.what, "Send the request again in a moment", retry_after_seconds=seconds)
         if self._life.ready is not None and not self._life.alive:
             return unavailable("The engine has stopped", "Send the request again", retry_after_seconds=1)
+        if late := self.seconds_late:
+            sequences = "sequence" if self.num_open_sequences == 1 else "sequences"
+            what = f"The engine has made no progress for {late:.0f} s, with {self.num_open_sequences} {sequences} open"
+            return unavailable(what, "If it does not recover, start the server again", retry_after_seconds=5)
         fix = "Try again in a moment; /ready tells when"
         return unavailable("The model is still loading", fix, retry_after_seconds=2)
+
+    def _hung_seconds(self) -> float:
+        """For how long the engine has made no progress, if it is to be given up for that; else 0.0."""
+        timeout = self._options.engine_hang_timeout_seconds
+        return self._seconds_late(timeout) if timeout else 0.0
+
+    def _seconds_late(self, beyond: float) -> float:
+        if not self.alive or self._life.ready is None:
+            return 0.0
+        has_work = self.num_open_sequences > 0
+        return self._life.progress.seconds_late(time.monotonic(), has_work=has_work, beyond=beyond)
 
     def _load(self) -> ModelText:
         try:
@@ -203,6 +231,7 @@ class EngineClient:
                 self.metrics.on_stats(event)
             case Ready():
                 self._outage = None
+                self._loading_seconds = max(self._loading_seconds, sum(event.startup_seconds.values()))
                 self.metrics.on_ready(event)
                 self.admission.start_engine(event.max_num_batched_tokens)
 
@@ -213,7 +242,7 @@ class EngineClient:
 
     async def _start_again(self) -> None:
         """Let go of the engine that is lost, and start another. What it fails with, it is lost with."""
-        why = self._life.failure
+        why, lost_at = self._life.failure, time.monotonic()
         assert why is not None
         pause = None if _is_hopeless(why) else self._restarts.take(time.monotonic())
         if pause is None:
@@ -222,11 +251,18 @@ class EngineClient:
         await self._life.close()  # a process that has said why it ends may still be about to
         await asyncio.sleep(pause)
         self._life = EngineLife(self._launcher, self._on_event, self._on_end)
+        self._lateness = LatenessLog()
         began = time.monotonic()
         if self._life.start():
             self._launcher.reload()
-        await self._life.settled()
+        await self._life.settled(self._restart_seconds())
         self._start_seconds = time.monotonic() - began
+        if self._life.failure is None:
+            _log.warning("Ready again after %.0f s.", time.monotonic() - lost_at)
+
+    def _restart_seconds(self) -> float:
+        """How long an engine that is started again may load: now nothing is downloaded any more."""
+        return max(MIN_RESTART_SECONDS, RESTART_FACTOR * self._loading_seconds)
 
     def _given_up(self, why: HeadraceError) -> HeadraceError:
         limit = self._options.max_engine_restarts

@@ -45,15 +45,19 @@ class EngineLife:
             loop.call_soon_threadsafe(self._on_exit, reason)
 
         try:
-            self._launcher.start(self._channel.commands_address, self._channel.events_address, on_exit)
+            self._launcher.start(self._channel.address, on_exit)
         except OSError as error:  # no memory, no processes: that may pass
             what = f"The engine process could not be started: {error}"
             self.end(HeadraceError(what, fix="See what the machine is short of", kind=ErrorKind.UNAVAILABLE))
         return self.failure is None
 
-    async def settled(self) -> None:
-        """Wait until it is ready, or has failed to become so."""
-        await self._settled.wait()
+    async def settled(self, timeout_seconds: float | None = None) -> None:
+        """Wait until it is ready, or has failed to become so: also by taking longer than `timeout_seconds`."""
+        try:
+            await asyncio.wait_for(self._settled.wait(), timeout_seconds)
+        except TimeoutError:
+            what = f"The engine was not ready within {timeout_seconds:.0f} s"
+            self.end(HeadraceError(what, fix="See what the machine is short of", kind=ErrorKind.UNAVAILABLE))
 
     async def ended(self, timeout_seconds: float) -> bool:
         """Wait for the end, at most so long. Whether it has come."""
@@ -94,6 +98,8 @@ class EngineLife:
         self._channel.remove_directory()
 
     def _take(self, event: Event) -> None:
+        if self.failure is not None:  # it is given up, though it may still say something
+            return
         if isinstance(event, EngineFailed):
             kind = ErrorKind(event.status)
             self.end(HeadraceError(event.what, rule=event.rule, fix=event.fix, param=event.param, kind=kind))

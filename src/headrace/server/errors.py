@@ -1,10 +1,10 @@
 """Errors as OpenAI's clients expect them: a status, and the envelope `{"error": {message, type, param, code}}`."""
 
+import difflib
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import msgspec
-from pydantic import ValidationError
 
 from headrace.core.errors import ErrorKind, HeadraceError
 from headrace.core.limits import ContextOverflow
@@ -14,7 +14,8 @@ _CODES = {401: "invalid_api_key", 404: "not_found", 405: "method_not_allowed", 4
 
 UNKNOWN_PARAMETER = "unknown_parameter"
 
-_SCALARS = ("str", "int", "float", "bool")
+SURE = 0.75
+"""How alike two names of fields are before one is taken for the other."""
 
 
 class ApiError(HeadraceError):
@@ -63,34 +64,16 @@ def unavailable(what: str, fix: str, *, retry_after_seconds: int) -> ApiError:
     return ApiError(what, fix=fix, kind=ErrorKind.UNAVAILABLE, headers=headers)
 
 
-def unknown(name: str) -> ApiError:
-    """The 400 for a field that a body has and no one knows."""
-    shown = _shown_name(name)
-    what = f"Unrecognized request argument: {shown}"
-    return ApiError(what, fix="Remove it, or check its spelling", param=shown, code=UNKNOWN_PARAMETER)
+def unknown(name: str, known: Collection[str] = (), *, fix: str = "") -> ApiError:
+    """The 400 for a field that a body has and no one knows; it says which of the `known` ones may be meant."""
+    argument = shown_name(name)
+    what = f"Unrecognized request argument: {argument}"
+    return ApiError(what, fix=fix or _meant(argument, known), param=argument, code=UNKNOWN_PARAMETER)
 
 
-def from_validation(
-    error: ValidationError, rules: Mapping[str, str] | None = None, *, show_values: bool = True
-) -> HeadraceError:
-    """The first thing that pydantic found wrong in a body, in our words, or with the rule of `rules` for its field."""
-    first = error.errors(include_url=False, include_input=show_values)[0]
-    if first["type"] == "json_invalid":
-        reason = first.get("ctx", {}).get("error", "")
-        return HeadraceError(f"The request body is not valid JSON: {reason}", fix="Send one JSON object")
-    path = _path(first["loc"])
-    cause = first.get("ctx", {}).get("error")
-    if isinstance(cause, ApiError) and cause.code == UNKNOWN_PARAMETER:
-        return unknown(f"{path}.{cause.param}" if path else str(cause.param))
-    if isinstance(cause, HeadraceError):
-        return cause
-    if first["type"] == "missing":
-        return ApiError(f"{path} is missing", rule="It is required", param=path, code="missing_required_parameter")
-    field = path.partition(".")[0]
-    rule = (rules or {}).get(field)
-    name, rule = (path, first["msg"]) if rule is None else (field, rule)
-    what = f"is {shown(first['input'])}" if show_values else "is wrong"
-    return ApiError(f"{name or 'The request body'} {what}", rule=rule, param=name or None, code="invalid_value")
+def _meant(name: str, known: Collection[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=SURE)
+    return f"Did you mean {close[0]}?" if close else "Remove it, or check its spelling"
 
 
 def _code(error: HeadraceError, status: int) -> str | None:
@@ -99,17 +82,15 @@ def _code(error: HeadraceError, status: int) -> str | None:
     return "context_length_exceeded" if isinstance(error, ContextOverflow) else _CODES.get(status)
 
 
-def _path(location: tuple[int | str, ...]) -> str:
-    """`messages.0.content`, leaving out the branches of unions, which pydantic names by their types."""
-    return ".".join(str(part) for part in location if part not in _SCALARS and not str(part).startswith("list["))
-
-
-def _shown_name(name: str, limit: int = 100) -> str:
+def shown_name(name: str, limit: int = 100) -> str:
+    """A name that a client made up, cut if it is long."""
     return name if len(name) <= limit else f"{name[:limit]}..."
 
 
 def shown(value: object, limit: int = 60) -> str:
     """The beginning of a value, without looking at the rest of it."""
+    if value is None or isinstance(value, bool):
+        return msgspec.json.encode(value).decode()
     short = reprlib.Repr()
     short.maxstring = short.maxother = short.maxlong = limit
     short.maxlist = short.maxdict = limit // 3

@@ -1,4 +1,4 @@
-"""Which of several forms a body has, told by one of its fields, before it is parsed as that form."""
+"""Which of several forms a body has, told by its fields, before it is parsed as that form."""
 
 import msgspec
 
@@ -9,15 +9,33 @@ class _Form(msgspec.Struct):
     inputs: msgspec.Raw = msgspec.Raw()
     messages: msgspec.Raw = msgspec.Raw()
     prompt: msgspec.Raw = msgspec.Raw()
+    endpoint: msgspec.Raw = msgspec.Raw()
+
+
+_FORMS = ("inputs", "messages", "prompt")
 
 
 def form_of(raw: bytes) -> str | None:
-    """The first of inputs, messages and prompt that the body has.
+    """The first of inputs, messages and prompt that the body has."""
+    return next(iter(forms_of(raw)), None)
+
+
+def forms_of(raw: bytes) -> list[str]:
+    """Those of inputs, messages and prompt that the body has.
 
     A body that is no JSON, or has a NaN, gets the form that it seems to have, whose parser says what is wrong.
     """
     try:
         form = msgspec.json.decode(raw, type=_Form)
     except (msgspec.DecodeError, RecursionError):
-        return next((name for name in _Form.__struct_fields__ if f'"{name}"'.encode() in raw), None)
-    return next((name for name in _Form.__struct_fields__ if bytes(getattr(form, name))), None)
+        return [name for name in _FORMS if f'"{name}"'.encode() in raw][:1]
+    return [name for name in _FORMS if bytes(getattr(form, name))]
+
+
+def has_endpoint(raw: bytes, endpoint: str) -> bool:
+    """Whether the body's `endpoint` is this one. What is no JSON, or has a NaN, is told by what it seems to have."""
+    try:
+        given = msgspec.json.decode(raw, type=_Form).endpoint
+        return bool(bytes(given)) and msgspec.json.decode(given) == endpoint
+    except (msgspec.DecodeError, RecursionError):
+        return f'"{endpoint}"'.encode() in raw

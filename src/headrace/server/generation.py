@@ -6,25 +6,39 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from headrace.core.sampling_params import SamplingParams
 from headrace.server.http import ClientGone, Exchange
 from headrace.server.params import GenerateBody, check_told, sampling_params
+from headrace.server.protocol.base import listed
 from headrace.server.state import ServerState
 from headrace.server.submission import Submission
 from headrace.text.bad_words import bad_words_token_ids
+from headrace.text.stop import StopStrings
 from headrace.text.stream import RequestStream
 from headrace.wire.messages import AddRequest
+
+SEQUENCE_CHARACTERS = 10
+STRING_CHARACTERS = 30
+"""To make a sequence, or to prepare a string that is looked for, takes as long as to tokenize so many characters."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """A prompt as it goes to the engine; `text` is None if it came as token ids.
 
-    `told_token_ids` are the beginning of its answer, which was told before and is to be continued.
+    `told_token_ids` are the beginning of its answer, which was told before and is to be continued; `was_echoed`: after
+    the prompt itself.
     """
 
     token_ids: list[int]
     text: str | None
     told_token_ids: list[int] = field(default_factory=list)
+    was_echoed: bool = False
+
+    @property
+    def shown_token_ids(self) -> list[int]:
+        """What the client has seen of an answer that goes on."""
+        return self.token_ids + self.told_token_ids if self.was_echoed else self.told_token_ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +64,7 @@ async def generating(
     state: ServerState, exchange: Exchange, body: GenerateBody, prompts: Sequence[Prompt], answer: Answer
 ) -> AsyncIterator[Submission]:
     """Run `body` on each prompt. Leaving the block, or the client's leaving, gives up what still runs."""
-    requests = [await _request(state, body, each, f"{answer.id}-{number}") for number, each in enumerate(prompts)]
+    requests = await _requests(state, exchange, body, prompts, answer)
     if exchange.ticket is not None:
         state.admission.correct(exchange.ticket, [add for add, _ in requests])
     submission = state.client.submit(requests)
@@ -61,30 +75,58 @@ async def generating(
         stop_watching()
         submission.abort()
         for add, stream in requests:
-            if stream.finished:
+            if stream.finished and not body.prompt_only:
                 state.admission.learn(len(add.uids), stream.num_output_tokens)
 
 
-async def _request(
-    state: ServerState, body: GenerateBody, prompt: Prompt, request_id: str
-) -> tuple[AddRequest, RequestStream]:
-    text = state.client.text
+async def _requests(
+    state: ServerState, exchange: Exchange, body: GenerateBody, prompts: Sequence[Prompt], answer: Answer
+) -> list[tuple[AddRequest, RequestStream]]:
+    now = time.monotonic()
+
+    def work() -> list[tuple[AddRequest, RequestStream]]:
+        params = [_checked_params(state, body, prompt) for prompt in prompts]
+        stops = StopStrings(params[0].stop_strings)
+        tokenizer, bad_words = state.client.text.tokenizer, params[0].bad_words
+        words = bad_words_token_ids(tokenizer, bad_words) if bad_words else []
+        requests = []
+        for number, (prompt, own) in enumerate(zip(prompts, params, strict=True)):
+            name, ids, told = f"{answer.id}-{number}", prompt.token_ids, prompt.told_token_ids
+            stream = RequestStream(name, prompt.text, ids, own, tokenizer, now, told, stops)
+            requests.append((_message(state, body, prompt, own, words), stream))
+        return requests
+
+    requests = await state.off_loop(exchange, _size(body, prompts), work)
+    for add, stream in requests:
+        add.uids = state.client.new_uids(stream.num_sequences)
+    return requests
+
+
+def _size(body: GenerateBody, prompts: Sequence[Prompt]) -> int:
+    """How long it takes to make the requests, in characters to tokenize."""
+    strings = [*listed(body.stop), *(body.bad_words or ())]
+    told = sum(len(prompt.told_token_ids) + len(prompt.token_ids) // 64 for prompt in prompts)
+    sequences = len(prompts) * (body.n or 1)
+    return told + SEQUENCE_CHARACTERS * sequences + sum(STRING_CHARACTERS + len(string) for string in strings)
+
+
+def _checked_params(state: ServerState, body: GenerateBody, prompt: Prompt) -> SamplingParams:
     params = sampling_params(body, prompt.token_ids, state)
     if prompt.told_token_ids:
         check_told(body, prompt.token_ids, prompt.told_token_ids, params, state)
-    add = AddRequest(
-        uids=state.client.new_uids(params.n),
+    return params
+
+
+def _message(
+    state: ServerState, body: GenerateBody, prompt: Prompt, params: SamplingParams, bad_words: list[list[int]]
+) -> AddRequest:
+    return AddRequest(
+        uids=[],
         prompt_token_ids=prompt.token_ids,
         params=params,
-        eos_token_ids=list(text.eos_token_ids),
-        bad_words_token_ids=bad_words_token_ids(text.tokenizer, params.bad_words) if params.bad_words else [],
+        eos_token_ids=list(state.client.text.eos_token_ids),
+        bad_words_token_ids=bad_words,
         priority=body.priority,
         cache_salt=body.cache_salt or "",
         output_token_ids=prompt.told_token_ids,
     )
-    now, told = time.monotonic(), prompt.told_token_ids
-
-    def work() -> RequestStream:
-        return RequestStream(request_id, prompt.text, prompt.token_ids, params, text.tokenizer, now, told)
-
-    return add, await state.off_loop(len(told), work)

@@ -11,11 +11,8 @@ from headrace.server.state import ServerState
 async def health(state: ServerState, exchange: Exchange) -> None:
     """200 while the engine lives and moves, also while it loads or takes long over a step; else a 503 that says why."""
     client = state.client
-    if not client.alive:
+    if not client.alive or client.seconds_late:
         raise client.refusal()
-    if late := client.seconds_late:
-        what = f"The engine has made no progress for {late:.0f} s, with {client.num_open_sequences} sequences open"
-        raise unavailable(what, "If it does not recover, start the server again", retry_after_seconds=5)
     await exchange.answer(encode_json({"status": "ready" if client.ready else "loading"}))
 
 

@@ -47,9 +47,17 @@ class Exchange:
         """The HTTP method."""
         return str(self._scope["method"])
 
+    @property
+    def http_version(self) -> str:
+        """1.0 or 1.1."""
+        return str(self._scope["http_version"])
+
     def header(self, name: bytes) -> bytes | None:
         """The value of the first header called `name`, which is in lower case."""
-        return next((value for each, value in self._scope["headers"] if each == name), None)
+        for each, value in self._scope["headers"]:
+            if each == name:
+                return bytes(value)
+        return None
 
     async def body(self) -> bytes:
         """The whole body, which is to be JSON. Raises `ClientGone` if it never comes, a 413 or 415 as soon as it can.
@@ -58,6 +66,7 @@ class Exchange:
         """
         if self._body is None:
             self._check_content_type()
+            self._check_content_encoding()
             self._check_length(int(self.header(b"content-length") or 0))
             self._body = await self._read()
         return self._body
@@ -86,6 +95,18 @@ class Exchange:
             rule="Bodies are JSON",
             fix="Send the header 'Content-Type: application/json'",
             status=415,
+        )
+
+    def _check_content_encoding(self) -> None:
+        given = self.header(b"content-encoding")
+        if given is None or given.strip().lower() in (b"", b"identity"):
+            return
+        raise ApiError(
+            f"The Content-Encoding is {given.decode('latin-1')!r}",
+            rule="Bodies are read as they are, not decompressed",
+            fix="Send the body uncompressed, without this header",
+            status=415,
+            headers={"Accept-Encoding": "identity"},
         )
 
     def _check_length(self, num_bytes: int) -> None:
@@ -119,7 +140,7 @@ class Exchange:
     @property
     def direct(self) -> Connection | None:
         """The connection, if parts of a stream that has begun may be written to it past `write`."""
-        in_chunks = self._scope["http_version"] == "1.1" and self.method != "HEAD"
+        in_chunks = self.http_version == "1.1" and self.method != "HEAD"
         return self._connection if self.started and in_chunks else None
 
     def hang_up(self) -> None:

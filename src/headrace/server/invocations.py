@@ -6,7 +6,7 @@ from headrace.core.outputs import CompletionOutput, RequestOutput, TokenLogprobs
 from headrace.server.chat import chat_completions
 from headrace.server.completions import completions, tokenized_prompts
 from headrace.server.errors import ApiError
-from headrace.server.forms import form_of
+from headrace.server.forms import forms_of
 from headrace.server.generation import Prompt, generating, new_answer
 from headrace.server.http import Exchange
 from headrace.server.logprobs import finite
@@ -23,13 +23,16 @@ async def invocations(state: ServerState, exchange: Exchange) -> None:
 
 
 def _route_of(raw: bytes) -> Callable[[ServerState, Exchange], Awaitable[None]]:
-    match form_of(raw):
-        case "inputs":
+    match forms_of(raw):
+        case ["inputs"]:
             return generate
-        case "messages":
+        case ["messages"]:
             return chat_completions
-        case "prompt":
+        case ["prompt"]:
             return completions
+        case [_, second, *_] as several:
+            what, fix = f"The request body has {' and '.join(several)}", "Send one of inputs, messages and prompt"
+            raise ApiError(what, rule="Each asks for another kind of answer", fix=fix, param=second)
     raise ApiError(
         "The request body has none of inputs, messages and prompt",
         rule="One of them, in a JSON object, says what is to be answered",
@@ -44,7 +47,7 @@ async def generate(state: ServerState, exchange: Exchange) -> None:
     asked = GenerateRequest.parse(await exchange.body())
     body = asked.as_completion()
     answer = new_answer("gen", state.model_name(body.model), None)
-    prompts = await tokenized_prompts(state, body)
+    prompts = await tokenized_prompts(state, exchange, body)
     shapes = _Shapes(asked, body, state.client.text.tokenizer)
     async with generating(state, exchange, body, prompts, answer) as submission:
         if body.stream:

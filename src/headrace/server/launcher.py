@@ -12,8 +12,11 @@ class EngineLauncher(Protocol):
     No method raises for a process that is already gone.
     """
 
-    def start(self, commands_address: str, events_address: str, on_exit: Callable[[str], None]) -> None:
-        """Start the process. `on_exit` is called with the reason, from any thread, when it has ended."""
+    def start(self, address: str, on_exit: Callable[[str], None]) -> None:
+        """Start the process, which connects to `address`.
+
+        `on_exit` is called with the reason, from any thread, when it has ended.
+        """
 
     def load(self) -> ModelText:
         """Find the model (downloading what is missing), let the engine load it, and load the front's share.

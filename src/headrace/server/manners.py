@@ -2,57 +2,25 @@
 
 uvicorn parses HTTP, with httptools where that is installed, else with h11. This adds to either: deadlines for the
 head and the body of a request, a bound on the head, errors in OpenAI's envelope, clients that close their sending side
-and wait, and a close that lets a client that still sends read why.
+and wait. With several requests in a pipeline, the deadlines of a later one begin when the earlier ones are answered.
 """
 
 import asyncio
 import importlib.util
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, Literal
 
 from headrace.server.errors import ApiError, envelope
+from headrace.server.lingering import LingeringTransport
 from headrace.server.options import ServerOptions
 
 MAX_HEAD_BYTES = 64 * 2**10
-LINGER_SECONDS = 5.0
 PROBE_SECONDS = 0.4
 _PROBE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _EVENT_PROBE = b"3\r\n:\n\n\r\n"
 
 Waiting = Literal["head", "body", None]
-
-
-class LingeringTransport:
-    """A transport whose `close` may wait: a socket that is closed with unread data resets the connection.
-
-    A client that still sends would then never see the answer that says why it should not. So our side is closed, and
-    what comes is thrown away, until the client closes its own or `LINGER_SECONDS` are over.
-    """
-
-    def __init__(self, transport: asyncio.Transport, must_linger: Callable[[], bool]) -> None:
-        self._transport = transport
-        self._must_linger = must_linger
-        self.write = transport.write
-        self.lingering = False
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-    def is_closing(self) -> bool:
-        """Whether nothing more will be sent."""
-        return self.lingering or self._transport.is_closing()
-
-    def close(self) -> None:
-        """Send what is left, then close."""
-        if self.is_closing() or not self._must_linger():
-            self._transport.close()
-            return
-        self.lingering = True
-        if self._transport.can_write_eof():
-            self._transport.write_eof()
-        self._transport.resume_reading()
-        asyncio.get_running_loop().call_later(LINGER_SECONDS, self._transport.abort)
 
 
 class Manners:
@@ -61,7 +29,11 @@ class Manners:
     options: ServerOptions
     transport: Any
     cycle: Any
-    receiving_body: bool
+    """The newest request's; with httptools it may have to wait for the answers to those before it."""
+    receiving: Waiting
+    """What the next bytes belong to; None if they are kept unread until it is their turn."""
+    unanswered: list[Any]
+    """The cycles whose answer is not complete, the oldest first: only that one is being answered."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         """A client is there; it must begin a request soon."""
@@ -70,7 +42,7 @@ class Manners:
         self._half_closed = False
         self._timer: asyncio.TimerHandle | None = None
         self._timed: tuple[Waiting, object] = (None, None)
-        lingering = LingeringTransport(transport, lambda: self._refused or self.receiving_body)
+        lingering = LingeringTransport(transport, lambda: self._refused or self.receiving == "body")
         super().connection_made(lingering)  # type: ignore[misc]
         self._watch()
 
@@ -78,16 +50,18 @@ class Manners:
         """Bytes came."""
         if self._refused or self.transport.lingering:
             return
-        if self._waiting_for == "head":
-            room = MAX_HEAD_BYTES - self._head_bytes
-            if len(data) > room and data.find(b"\r\n\r\n", 0, max(room, 0)) < 0:
-                self._refuse(_head_too_large())
-                return
-            self._head_bytes += len(data)
+        if self.receiving == "head" and self._is_too_large(data):
+            self._refuse(_head_too_large())
+            return
         super().data_received(data)  # type: ignore[misc]
-        if self._waiting_for != "head":
-            self._head_bytes = 0
+        self._head_bytes = self.unparsed_after(data)
+        if self._head_bytes > MAX_HEAD_BYTES and not self._refused:
+            self._refuse(_head_too_large())
         self._watch()
+
+    def unparsed_after(self, data: bytes) -> int:
+        """How many bytes the parser keeps of a head, of trailers or of a chunk's head, now that it has `data`."""
+        raise NotImplementedError
 
     def eof_received(self) -> bool:
         """The client sends no more; True if it may still be there for the answer to what it has sent."""
@@ -101,13 +75,17 @@ class Manners:
         """The client is gone."""
         if self._timer is not None:
             self._timer.cancel()
+        self._tell_that_the_client_is_gone()
         super().connection_lost(exc)  # type: ignore[misc]
 
     def on_response_complete(self) -> None:
         """An answer has been sent; the client may have asked for more already."""
         super().on_response_complete()  # type: ignore[misc]
-        if self._half_closed and self._waiting_for == "head":
+        self._head_bytes = self.unparsed_after(b"")
+        if self._half_closed and self._waiting_for is not None:
             self.transport.close()
+        elif self._waiting_for == "body" or self._head_bytes:  # else it is the keep-alive's time
+            self._watch()
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP."""
@@ -116,9 +94,15 @@ class Manners:
     @property
     def _waiting_for(self) -> Waiting:
         """What the client has to send next before anything can happen; None while it is our turn."""
-        if self.receiving_body:
+        unanswered = self.unanswered
+        if self.receiving == "body" and unanswered in ([], [self.cycle]):
             return "body"
-        return "head" if self.cycle is None or self.cycle.response_complete else None
+        return None if unanswered else "head"
+
+    def _is_too_large(self, data: bytes) -> bool:
+        """Whether with `data` the head is too large, and its end is not among what would still be taken."""
+        room = MAX_HEAD_BYTES - self._head_bytes
+        return len(data) > room and data.find(b"\r\n\r\n", 0, max(room, 0)) < 0
 
     def _watch(self) -> None:
         """Keep the one timer that fits what the client has to send."""
@@ -143,14 +127,17 @@ class Manners:
     def _refuse(self, error: ApiError) -> None:
         """Answer with `error` if no other answer has begun, and hang up."""
         self._refused = True
-        cycle = self.cycle
-        busy = cycle is not None and not cycle.response_complete
-        if busy:
-            cycle.disconnected = True
-            cycle.message_event.set()
-        if not (busy and cycle.response_started) and not getattr(self, "pipeline", None):
+        unanswered = self.unanswered
+        answered = unanswered[0].response_started if unanswered else self.receiving == "body"
+        self._tell_that_the_client_is_gone()
+        if not answered and len(unanswered) < 2:
             self.transport.write(_raw(error))
         self.transport.close()
+
+    def _tell_that_the_client_is_gone(self) -> None:
+        for cycle in self.unanswered:
+            cycle.disconnected = True
+            cycle.message_event.set()
 
     def _probe(self) -> None:
         """Find out whether a client that sends no more still listens: only writing to it tells.
@@ -161,7 +148,7 @@ class Manners:
         if self.transport.is_closing() or self._waiting_for is not None:
             return
         if not self.transport.get_write_buffer_size():
-            self.transport.write(_EVENT_PROBE if self.cycle.response_started else _PROBE)
+            self.transport.write(_EVENT_PROBE if self.unanswered[0].response_started else _PROBE)
         asyncio.get_running_loop().call_later(PROBE_SECONDS, self._probe)
 
 
@@ -175,12 +162,21 @@ def _with_h11() -> type[asyncio.Protocol]:
     import h11
     from uvicorn.protocols.http.h11_impl import H11Protocol
 
+    receiving: dict[object, Waiting] = {h11.IDLE: "head", h11.SEND_BODY: "body"}
+
     class WithH11(Manners, H11Protocol):  # type: ignore[misc]
         """With the parser that is always there."""
 
         @property
-        def receiving_body(self) -> bool:  # type: ignore[override]
-            return self.conn.their_state is h11.SEND_BODY
+        def receiving(self) -> Waiting:  # type: ignore[override]
+            return receiving.get(self.conn.their_state)
+
+        @property
+        def unanswered(self) -> list[Any]:  # type: ignore[override]
+            return [] if self.cycle is None or self.cycle.response_complete else [self.cycle]
+
+        def unparsed_after(self, data: bytes) -> int:
+            return len(self.conn.trailing_data[0]) if self.receiving else 0
 
     return WithH11
 
@@ -191,14 +187,36 @@ def _with_httptools() -> type[asyncio.Protocol]:
     class WithHttpTools(Manners, HttpToolsProtocol):  # type: ignore[misc]
         """With the faster parser."""
 
-        receiving_body = False
+        receiving: Waiting = "head"
+        _cycles: tuple[Any, ...] = ()
+        _unparsed_bytes = 0
+        _got_on = False
+
+        @property
+        def unanswered(self) -> list[Any]:  # type: ignore[override]
+            return [cycle for cycle in self._cycles if not cycle.response_complete]
+
+        def unparsed_after(self, data: bytes) -> int:
+            """What is stored of a value that goes on is not to be seen; so all is counted until something is done."""
+            self._unparsed_bytes = 0 if self._got_on else self._unparsed_bytes + len(data)
+            self._got_on = False
+            return self._unparsed_bytes
+
+        def on_header(self, name: bytes, value: bytes) -> None:
+            if self.receiving == "head":  # else it is a trailer, which nobody reads
+                super().on_header(name, value)
 
         def on_headers_complete(self) -> None:
-            self.receiving_body = True
             super().on_headers_complete()
+            self.receiving, self._got_on = "body", True
+            self._cycles = (*self.unanswered, self.cycle)
+
+        def on_body(self, body: bytes) -> None:
+            self._got_on = True
+            super().on_body(body)
 
         def on_message_complete(self) -> None:
-            self.receiving_body = False
+            self.receiving, self._got_on = "head", True
             super().on_message_complete()
 
     return WithHttpTools
@@ -218,7 +236,7 @@ def _raw(error: ApiError) -> bytes:
 
 def _head_too_large() -> ApiError:
     return ApiError(
-        f"The head of the request has more than {MAX_HEAD_BYTES} bytes",
+        f"The head or the trailers of the request have more than {MAX_HEAD_BYTES} bytes",
         fix="Send fewer or shorter headers",
         status=HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
     )

@@ -36,8 +36,8 @@ _BOUNDS = {
     "prompt_logprobs": (-1, MAX_COUNT),
     "seed": (-(2**63), 2**64 - 1),
 }
-_OF_EVERY_BODY = (400, 408, 413, 415)
-_OF_EVERY_ROUTE = (500,)
+_OF_EVERY_BODY = (408, 413, 415)
+_OF_EVERY_ROUTE = (400, 403, 500)
 
 
 def describe(routes: Sequence[Route], root_path: str = "") -> Json:
@@ -117,7 +117,7 @@ def _event(route: Route, schemas: _Schemas) -> Json:
 def _failures(route: Route, schemas: _Schemas) -> Json:
     statuses = {*route.statuses, *_OF_EVERY_ROUTE}
     statuses |= set(_OF_EVERY_BODY) if route.requests else set()
-    statuses |= {Access.KEY: {401}, Access.ADMIN: {401, 403}}.get(route.access, set())
+    statuses |= {Access.KEY: {401}, Access.ADMIN: {401}}.get(route.access, set())
     error = _json(schemas.of(ErrorEnvelope))
     return {str(each): {"description": HTTPStatus(each).phrase, "content": error} for each in sorted(statuses)}
 
@@ -145,5 +145,8 @@ def _say_the_bounds(schema: Json) -> None:
 
 
 def _security_schemes() -> Json:
-    about = {"apiKey": "A key given by --api-key, if there are any", "adminKey": "The key given by --admin-key"}
+    about = {
+        "apiKey": "A key given by --api-key, if there are any",
+        "adminKey": "The key given by --admin-key; without, on loopback, an API key",
+    }
     return {name: {"type": "http", "scheme": "bearer", "description": text} for name, text in about.items()}

@@ -26,8 +26,10 @@ class ServerOptions:
     """What the HTTP side is told. Names are those of vLLM's flags; a tuple is a flag that can be repeated.
 
     An empty `served_model_name` stands for the model's own. `api_key` opens the routes of the API, `admin_key` those
-    that change the server. Without `allowed_origins` no CORS header is sent, so no web page elsewhere can read
-    answers. `root_path` is the prefix under which a proxy shows the server.
+    that change the server; without it, a server on loopback lets its own machine's programs change it, with an API key
+    if there are any. `allowed_hosts` are names to be called by besides loopback's; without them a server on loopback
+    that asks for no key has loopback's alone, and others have every name. Without `allowed_origins` no CORS header is
+    sent, so no web page elsewhere can read answers. `root_path` is the prefix under which a proxy shows the server.
     """
 
     host: str = "127.0.0.1"
@@ -35,6 +37,7 @@ class ServerOptions:
     served_model_name: tuple[str, ...] = ()
     api_key: tuple[str, ...] = field(default=(), repr=False)
     admin_key: str | None = field(default=None, repr=False)
+    allowed_hosts: tuple[str, ...] = ()
     allowed_origins: tuple[str, ...] = ()
     allowed_methods: tuple[str, ...] = (EVERY,)
     allowed_headers: tuple[str, ...] = (EVERY,)
@@ -54,7 +57,7 @@ class ServerOptions:
     max_num_queued_tokens: int = 1_048_576
     max_queue_time_seconds: float = 10.0
     max_engine_restarts: int = 3
-    engine_hang_timeout_seconds: float = 0.0
+    engine_hang_timeout_seconds: float = 300.0
     uvicorn_log_level: LogLevel = "warning"
     disable_uvicorn_access_log: bool = False
 
@@ -107,6 +110,8 @@ class ServerOptions:
         for name in ("served_model_name", "allowed_methods", "allowed_headers"):
             for text in getattr(self, name):
                 _not_empty(name, text)
+        for host in self.allowed_hosts:
+            _host(host)
         for origin in self.allowed_origins:
             _origin(origin)
         if self.allow_credentials and EVERY in self.allowed_origins:
@@ -177,6 +182,17 @@ def _key(name: str, key: str) -> None:
             fix="For example: openssl rand -hex 32",
             param=name,
         )
+
+
+def _host(host: str) -> None:
+    if host == EVERY or (host and host.isascii() and not any(each in ":/[]* " for each in host)):
+        return
+    raise HeadraceError(
+        f"--allowed-hosts has {host!r}",
+        rule="It must be a host's name without scheme or port",
+        fix="For example llm.example, or '*' for all",
+        param="allowed_hosts",
+    )
 
 
 def _origin(origin: str) -> None:

@@ -59,6 +59,16 @@ def sampling_params(body: GenerateBody, prompt_token_ids: Sequence[int], state: 
     return params
 
 
+def check_prompts(
+    body: GenerateBody, prompts: Sequence[tuple[Sequence[int], Sequence[int]]], state: ServerState
+) -> None:
+    """Raise `HeadraceError` if a prompt, or what was told of its answer, holds what the model does not take."""
+    limits = _limits(body, state)
+    for prompt_token_ids, told_token_ids in prompts:
+        limits.check_prompt(prompt_token_ids)
+        limits.check_token_ids("output_token_ids", told_token_ids)
+
+
 def check_told(
     body: GenerateBody,
     prompt_token_ids: Sequence[int],

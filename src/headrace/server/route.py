@@ -13,7 +13,7 @@ Handler = Callable[[ServerState, Exchange], Awaitable[None]]
 
 
 class Access(Enum):
-    """Who may call: everybody, whoever has an API key (if there are any), or whoever has the admin key."""
+    """Who may call: everybody, who has an API key (if there are any), or who may change the server."""
 
     PUBLIC = "public"
     KEY = "key"

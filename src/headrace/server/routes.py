@@ -22,7 +22,7 @@ from headrace.server.scrape import metrics
 from headrace.server.tokens import detokenize, tokenize
 
 GENERATION_ERRORS = (400, 404, 413, 415, 429, 503)
-TEXT_ERRORS = (400, 404, 413, 415, 503)
+TEXT_ERRORS = (400, 404, 413, 415, 429, 503)
 
 ROUTES: tuple[Route, ...] = (
     Route(

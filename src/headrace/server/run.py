@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import errno
 import gc
+import logging
 import math
 import os
 import signal
@@ -20,6 +21,8 @@ from headrace.server.connection import with_connection
 from headrace.server.engine_client import stopping
 from headrace.server.manners import MAX_HEAD_BYTES, mannered_protocol
 from headrace.server.state import ServerState
+
+_log = logging.getLogger(__name__)
 
 BACKLOG = 2_048
 _FORCED_EXIT_CODE = 130
@@ -65,7 +68,7 @@ async def serve(
         await _load_and_serve(server, state, listener, on_ready)
     finally:
         await state.client.stop()
-        state.threads.shutdown(wait=False, cancel_futures=True)
+        state.threads.shutdown()
 
 
 async def _load_and_serve(
@@ -128,6 +131,7 @@ class _Server(uvicorn.Server):
         for listening in self.servers:
             listening.close()
         await asyncio.sleep(_ARRIVAL_SECONDS)
+        self._tell_what_is_open()
         loop = asyncio.get_running_loop()
         deadlines = (
             loop.call_later(self._drain_seconds, self._client.fail_open_requests, stopping()),
@@ -138,6 +142,12 @@ class _Server(uvicorn.Server):
         finally:
             for deadline in deadlines:
                 deadline.cancel()
+
+    def _tell_what_is_open(self) -> None:
+        count = len(self.server_state.tasks)
+        if count:
+            what = "1 request" if count == 1 else f"{count} requests"
+            _log.warning("Finishing %s (up to %g s); Ctrl-C again ends at once.", what, self._drain_seconds)
 
     def _hang_up(self) -> None:
         """Drop the clients that do not even read the error."""

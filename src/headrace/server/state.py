@@ -1,9 +1,7 @@
 """What every route needs: the engine, the names it answers to, and the threads that long texts are tokenized in."""
 
-import asyncio
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -11,17 +9,15 @@ from headrace.core.errors import ErrorKind
 from headrace.server.admission import Admission
 from headrace.server.engine_client import EngineClient
 from headrace.server.errors import ApiError
+from headrace.server.http import Exchange
 from headrace.server.metrics import ServerMetrics
 from headrace.server.options import ServerOptions
+from headrace.server.text_threads import TextThreads
 
 T = TypeVar("T")
 
 INLINE_TEXT_CHARACTERS = 500
 """A text up to this long is tokenized on the event loop: the hop to a thread would cost more."""
-
-
-def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(max_workers=2, thread_name_prefix="headrace-tokenize")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +30,7 @@ class ServerState:
     options: ServerOptions = field(default_factory=ServerOptions)
     max_logprobs: int = 20
     created: int = field(default_factory=lambda: int(time.time()))
-    threads: ThreadPoolExecutor = field(default_factory=_threads)
+    threads: TextThreads = field(default_factory=TextThreads)
 
     @property
     def metrics(self) -> ServerMetrics:
@@ -61,8 +57,11 @@ class ServerState:
             code="model_not_found",
         )
 
-    async def off_loop(self, num_characters: int, work: Callable[[], T]) -> T:
-        """Run text work: at once if it is short, else in a thread, so that streams go on meanwhile."""
+    async def off_loop(self, exchange: Exchange, num_characters: int, work: Callable[[], T]) -> T:
+        """Run text work: at once if it is short, else in a thread, so that streams go on meanwhile.
+
+        Raises as `TextThreads.run` does.
+        """
         if num_characters <= INLINE_TEXT_CHARACTERS:
             return work()
-        return await asyncio.get_running_loop().run_in_executor(self.threads, work)
+        return await self.threads.run(exchange, num_characters, work, self.metrics.on_reject)

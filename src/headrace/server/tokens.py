@@ -14,30 +14,35 @@ async def tokenize(state: ServerState, exchange: Exchange) -> None:
     raw = await exchange.body()
     body = TokenizeChatRequest.parse(raw) if form_of(raw) == "messages" else TokenizeTextRequest.parse(raw)
     state.model_name(body.model)
-    token_ids = await _token_ids(state, body)
-    tokenizer = state.client.text.tokenizer
-    answer = {
-        "count": len(token_ids),
-        "max_model_len": state.client.limits.max_model_len,
-        "tokens": token_ids,
-        "token_strs": [tokenizer.token_text(each) for each in token_ids] if body.return_token_strs else None,
-    }
-    await exchange.answer(encode_json(answer))
+    token_ids = await _token_ids(state, exchange, body)
+    tokenizer, max_model_len = state.client.text.tokenizer, state.client.limits.max_model_len
+
+    def work() -> bytes:
+        names = [tokenizer.token_text(each) for each in token_ids] if body.return_token_strs else None
+        answer = {"count": len(token_ids), "max_model_len": max_model_len, "tokens": token_ids, "token_strs": names}
+        return encode_json(answer)
+
+    await exchange.answer(await state.off_loop(exchange, len(token_ids), work))
 
 
 async def detokenize(state: ServerState, exchange: Exchange) -> None:
     """Answer with the text of token ids, special tokens included."""
     body = DetokenizeRequest.parse(await exchange.body())
     state.model_name(body.model)
-    ready = state.client.limits
-    ModelLimits(ready.max_model_len, ready.vocab_size).check_token_ids("tokens", body.tokens)
-    decode, ids = state.client.text.tokenizer.decode, body.tokens
-    text = await state.off_loop(len(ids), lambda: decode(ids, skip_special_tokens=False))
-    await exchange.answer(encode_json({"prompt": text}))
+    tokenizer, ready = state.client.text.tokenizer, state.client.limits
+    limits = ModelLimits(ready.max_model_len, ready.vocab_size)
+
+    def work() -> bytes:
+        limits.check_token_ids("tokens", body.tokens)
+        return encode_json({"prompt": tokenizer.decode(body.tokens, skip_special_tokens=False)})
+
+    await exchange.answer(await state.off_loop(exchange, len(body.tokens), work))
 
 
-async def _token_ids(state: ServerState, body: TokenizeTextRequest | TokenizeChatRequest) -> list[int]:
+async def _token_ids(
+    state: ServerState, exchange: Exchange, body: TokenizeTextRequest | TokenizeChatRequest
+) -> list[int]:
     if isinstance(body, TokenizeChatRequest):
-        return (await templated_prompt(state, body)).token_ids
+        return (await templated_prompt(state, exchange, body)).token_ids
     tokenizer, text, special = state.client.text.tokenizer, body.prompt, body.add_special_tokens
-    return await state.off_loop(len(text), lambda: tokenizer.encode(text, add_special_tokens=special))
+    return await state.off_loop(exchange, len(text), lambda: tokenizer.encode(text, add_special_tokens=special))

@@ -1,8 +1,8 @@
 """An engine without a model: it speaks the wire, says what it is told to say, and fails when it is told to.
 
-As a process (`python -m headrace.testing.fake_engine COMMANDS EVENTS`) it takes a `Script` as one line of JSON on
-standard input, as the real one takes its configuration. Every request gets the script's tokens, one a step, until
-they end (then the sequence stops) or `max_tokens` is reached. Its counters move by exactly what happened.
+As a process (`python -m headrace.testing.fake_engine ADDRESS`) it takes a `Script` as one line of JSON on standard
+input, as the real one takes its configuration. Every request gets the script's tokens, one a step, until they end
+(then the sequence stops) or `max_tokens` is reached. Its counters move by exactly what happened.
 """
 
 import os
@@ -191,7 +191,7 @@ def serve(channel: WorkerChannel, script: Script) -> int:
 
 def main() -> int:
     """Serve as a process."""
-    channel = WorkerChannel(*sys.argv[1:3])
+    channel = WorkerChannel(sys.argv[1])
     script = msgspec.json.decode(sys.stdin.buffer.readline(), type=Script)
     watch_parent(lambda: os._exit(0))
     try:
@@ -203,6 +203,7 @@ def main() -> int:
 def _turns(channel: WorkerChannel, engine: FakeEngine) -> Iterator[None]:
     """Serve, pausing after each turn, until told to stop."""
     teller = _StatsTeller(channel, engine)
+    teller.tell()
     while not engine.stopping:
         yield
         if not engine.has_work:
@@ -216,13 +217,13 @@ def _turns(channel: WorkerChannel, engine: FakeEngine) -> Iterator[None]:
 
 
 class _StatsTeller:
-    """Sends the counters when sequences came, ended or left, and now and then."""
+    """Sends the counters at first, when sequences came, ended or left, and now and then."""
 
     def __init__(self, channel: WorkerChannel, engine: FakeEngine) -> None:
         self._channel = channel
         self._engine = engine
-        self._told = engine.stats()
-        self._told_at = time.monotonic()
+        self._told = EngineStats()
+        self._told_at = 0.0
 
     def tell(self) -> None:
         """Send them if they are due."""

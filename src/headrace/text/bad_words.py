@@ -10,10 +10,12 @@ def bad_words_token_ids(tokenizer: Tokenizer, bad_words: Sequence[str]) -> list[
     """The token sequences that must not be made: each word as it begins a text and, where that is another token of
     the same length, as it follows a space.
     """
-    return [token_ids for word in bad_words for token_ids in _spellings(tokenizer, word)]
+    spellings = [spelling for word in bad_words for spelling in _spellings(word)]
+    encoded = iter(tokenizer.encode_batch(spellings, add_special_tokens=False))
+    return [token_ids for bare, spaced in zip(encoded, encoded, strict=True) for token_ids in _different(bare, spaced)]
 
 
-def _spellings(tokenizer: Tokenizer, word: str) -> list[list[int]]:
+def _spellings(word: str) -> tuple[str, str]:
     bare = word.lstrip()
     if not bare:
         raise HeadraceError(
@@ -22,6 +24,8 @@ def _spellings(tokenizer: Tokenizer, word: str) -> list[list[int]]:
             fix="Remove it; logit_bias can forbid single tokens",
             param="bad_words",
         )
-    first, spaced = tokenizer.encode_batch([bare, f" {bare}"], add_special_tokens=False)
-    differs = len(first) == len(spaced) and first[0] != spaced[0]
-    return [first, spaced] if differs else [first]
+    return bare, f" {bare}"
+
+
+def _different(bare: list[int], spaced: list[int]) -> list[list[int]]:
+    return [bare, spaced] if len(bare) == len(spaced) and bare[0] != spaced[0] else [bare]

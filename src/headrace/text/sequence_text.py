@@ -6,7 +6,7 @@ from headrace.core.continuation import has_ended
 from headrace.core.outputs import CompletionOutput, Logprob, TokenLogprobs
 from headrace.core.sampling_params import SamplingParams
 from headrace.text.detokenizer import IncrementalDetokenizer
-from headrace.text.stop import StopChecker
+from headrace.text.stop import StopChecker, StopStrings
 from headrace.text.tokenizer import Tokenizer
 
 
@@ -24,7 +24,8 @@ class SequenceText:
         params: SamplingParams,
         tokenizer: Tokenizer | None,
         prompt_tail: list[int],
-        told_token_ids: Sequence[int] = (),
+        told_token_ids: Sequence[int],
+        stop_strings: StopStrings,
     ) -> None:
         self.index = index
         self.token_ids: list[int] = []
@@ -41,8 +42,7 @@ class SequenceText:
             if tokenizer is not None and params.detokenize
             else None
         )
-        stops = params.stop_strings
-        self._stop = StopChecker(stops, params.include_stop_str_in_output) if stops else None
+        self._stop = StopChecker(stop_strings, params.include_stop_str_in_output) if stop_strings else None
         self.num_told = self._told_tokens = len(told_token_ids)
         self._told_end = False
         self._replay(told_token_ids)

@@ -9,6 +9,7 @@ from headrace.core.outputs import CompletionOutput, RequestMetrics, RequestOutpu
 from headrace.core.sampling_params import RequestOutputKind, SamplingParams
 from headrace.text.detokenizer import PROMPT_TAIL_TOKENS
 from headrace.text.sequence_text import SequenceText, decorate
+from headrace.text.stop import StopStrings
 from headrace.text.tokenizer import Tokenizer
 
 PromptLogprobs = list[TokenLogprobs | None]
@@ -20,6 +21,7 @@ class RequestStream:
     A request is read in one way, the one its `output_kind` names. A token costs the same however long the text is,
     but for CUMULATIVE, where each output repeats the text. `told_token_ids` continue an answer that was cut: they have
     been told already, and the outputs hold what follows them (see `SequenceText`, also for what it raises).
+    `stop_strings` are those of `params`, where several requests share them.
     """
 
     def __init__(
@@ -31,6 +33,7 @@ class RequestStream:
         tokenizer: Tokenizer | None,
         arrival_time: float,
         told_token_ids: Sequence[int] = (),
+        stop_strings: StopStrings | None = None,
     ) -> None:
         self.request_id = request_id
         self._prompt = prompt
@@ -38,7 +41,10 @@ class RequestStream:
         self._kind = params.output_kind
         self._tokenizer = tokenizer
         tail = prompt_token_ids[-PROMPT_TAIL_TOKENS:]
-        self._sequences = [SequenceText(index, params, tokenizer, tail, told_token_ids) for index in range(params.n)]
+        stops = StopStrings(params.stop_strings) if stop_strings is None else stop_strings
+        self._sequences = [
+            SequenceText(index, params, tokenizer, tail, told_token_ids, stops) for index in range(params.n)
+        ]
         self._running = params.n
         self._prompt_logprobs: PromptLogprobs | None = None
         self._cached_tokens: int | None = None
@@ -53,6 +59,11 @@ class RequestStream:
     def arrival_time(self) -> float:
         """When the request came."""
         return self._times.arrival_time
+
+    @property
+    def num_sequences(self) -> int:
+        """How many there are, running or not."""
+        return len(self._sequences)
 
     @property
     def num_prompt_tokens(self) -> int:

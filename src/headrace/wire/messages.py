@@ -150,11 +150,11 @@ def encode(message: Command | Event) -> bytes:
     return _encoder.encode(message)
 
 
-def decode_command(frame: bytes) -> Command:
+def decode_command(frame: bytes | bytearray) -> Command:
     """The command in a frame."""
     return _commands.decode(frame)
 
 
-def decode_event(frame: bytes) -> Event:
+def decode_event(frame: bytes | bytearray) -> Event:
     """The event in a frame."""
     return _events.decode(frame)

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 
 from headrace.cli.batch.lines import BatchRequest
 from headrace.cli.client.http import Answer, ConnectionFailed, HttpClient
@@ -24,11 +25,13 @@ class Asker:
 
     That is a server that stays away, or refuses the key. A server that is full (429) is asked again later. One that is
     not available (503) is waited for; what it failed is then sent again one by one, so that a request that kills the
-    engine does not take others with it twice.
+    engine does not take others with it twice. `say` is told, once each time, that the server is lost.
     """
 
-    def __init__(self, client: HttpClient) -> None:
+    def __init__(self, client: HttpClient, say: Callable[[str], None]) -> None:
         self._client = client
+        self._say = say
+        self._lost = False
         self._one_by_one = asyncio.Lock()
 
     async def ask(self, request: BatchRequest) -> Answer:
@@ -60,25 +63,43 @@ class Asker:
 
     async def _reach(self, method: str, path: str, body: bytes = b"") -> Answer:
         """Exchange one request, on a new connection if one is lost."""
-        lost = ""
         for attempt in range(ATTEMPTS):
             try:
-                return await self._client.request(method, path, body)
+                answer = await self._client.request(method, path, body)
             except ConnectionFailed as error:
-                lost = str(error)
-            await asyncio.sleep(min(FIRST_DELAY_SECONDS * 2**attempt, MAX_DELAY_SECONDS))
-        raise HeadraceError(
-            f"The server is gone: {lost}",
-            rule=f"It was tried {ATTEMPTS} times",
-            fix="Start it again, then go on with --resume",
-            kind=ErrorKind.UNAVAILABLE,
-        )
+                await self._wait_for_server(str(error), attempt)
+            else:
+                self._lost = False
+                return answer
+        raise AssertionError("the last attempt returns or raises")
+
+    async def _wait_for_server(self, why: str, attempt: int) -> None:
+        """Give it time before the next attempt. Raises after the last."""
+        if attempt == ATTEMPTS - 1:
+            raise HeadraceError(
+                f"The server is gone: {why}",
+                rule=f"It was tried {ATTEMPTS} times",
+                fix="Start it again, then go on with --resume",
+                kind=ErrorKind.UNAVAILABLE,
+            )
+        if not self._lost:
+            self._lost = True
+            self._say(f"The server does not answer ({why}); it is tried for {PATIENCE_SECONDS:.0f} s more")
+        await asyncio.sleep(_delay(attempt))
 
     async def _wait_until_ready(self) -> None:
         """Servers of other kinds have no /ready: theirs counts as ready."""
         deadline = time.monotonic() + READY_SECONDS
         while (await self._reach("GET", "/ready")).status == UNAVAILABLE and time.monotonic() < deadline:
             await asyncio.sleep(READY_POLL_SECONDS)
+
+
+def _delay(attempt: int) -> float:
+    return min(FIRST_DELAY_SECONDS * 2.0**attempt, MAX_DELAY_SECONDS)
+
+
+PATIENCE_SECONDS = sum(map(_delay, range(ATTEMPTS - 1)))
+"""For how long a server that is lost is tried again."""
 
 
 def _retry_after(answer: Answer, otherwise: float) -> float:

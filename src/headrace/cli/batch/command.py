@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from headrace.cli.batch.runner import Batch, BatchCounts
     from headrace.cli.client.address import ServerAddress
 
-MAX_FAILURES_TOLD = 3
 _FILES, _MODEL, _LIMITS = "Files", "Model", "Limits"
 
 
@@ -68,7 +67,10 @@ def run_batch(
 
     OUTPUT has a line for each request, in the order of INPUT. A line that is wrong, or refused, gets an error there
     and does not stop the others. Until all are answered, the file is called OUTPUT.partial; a run that was cut goes
-    on from it with --resume.
+    on from it with --resume. An OUTPUT that is there already is replaced when all are answered.
+
+    The exit status is 0 when every line has its answer or its error, 2 for a wrong command line or input, 1 for a
+    server that is lost, 130 after Ctrl-C.
     """
     _check_one_model(engine, options)
     source = _one_of("INPUT", "-i", input_file, options.input_option)
@@ -101,20 +103,34 @@ def _run(source: str, target: Path, engine: dict[str, object], options: BatchOpt
     from headrace.cli.batch.lines import numbered_lines, open_input
     from headrace.cli.batch.output import OutputFile, partial_of
     from headrace.cli.batch.runner import Batch
+    from headrace.cli.batch.said import say_summary, say_where
 
     if options.resume and target.exists() and not partial_of(target).exists():
         print(f"{target} is there and whole: there is nothing to resume", file=sys.stderr)
         return
     with open_input(source) as stream, closing(OutputFile(target, resume=options.resume)) as output:
         lines = numbered_lines(stream)
-        first = next(lines, None)
-        lines = chain([first] if first is not None else [], lines)
-        with _server(engine, options, b"" if first is None else first[1]) as address:
+        first = _first_of(lines, source)
+        say_where(target)
+        with _server(engine, options, first[1]) as address:
             began = time.monotonic()
+            lines = chain([first], lines)
             batch = Batch(lines, Path(source).stat().st_size, output, options.max_concurrency, options.resume)
             counts = _answer_all(batch, address, options.api_key)
         output.finish()
-    _tell(counts, target, time.monotonic() - began)
+    say_summary(counts, target, time.monotonic() - began)
+
+
+def _first_of(lines: Iterator[tuple[int, bytes]], source: str) -> tuple[int, bytes]:
+    first = next(lines, None)
+    if first is None:
+        raise HeadraceError(
+            f"There are no requests in {source}",
+            rule="A batch file has one request a line",
+            fix="See `headrace run-batch --help` for a line",
+            param="input_file",
+        )
+    return first
 
 
 @contextmanager
@@ -153,18 +169,7 @@ def _answer_all(batch: "Batch", address: "ServerAddress", api_key: str | None) -
     try:
         asyncio.run(runner.run())
     except (KeyboardInterrupt, HeadraceError):
-        print(f"Stopped; go on with --resume: the answers so far are in {batch.output.partial}", file=sys.stderr)
+        if batch.output.partial.stat().st_size:
+            print(f"Stopped; go on with --resume: the answers so far are in {batch.output.partial}", file=sys.stderr)
         raise
     return runner.counts
-
-
-def _tell(counts: "BatchCounts", target: Path, seconds: float) -> None:
-    """The summary."""
-    resumed = f", {counts.resumed:,} were answered before" if counts.resumed else ""
-    print(
-        f"{target}: {counts.done - counts.failed:,} answered, {counts.failed:,} failed{resumed}, in {seconds:,.1f} s; "
-        f"{counts.prompt_tokens:,} tokens in, {counts.completion_tokens:,} out",
-        file=sys.stderr,
-    )
-    for failure, times in counts.failures.most_common(MAX_FAILURES_TOLD):
-        print(f"  {times:,} x {failure}", file=sys.stderr)

@@ -1,6 +1,7 @@
 """Runs a batch: reads lines as fast as they are answered, asks many at once, writes the answers in order."""
 
 import asyncio
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -61,7 +62,7 @@ class BatchRunner:
 
     def __init__(self, client: HttpClient, batch: Batch) -> None:
         self._client = client
-        self._asker = Asker(client)
+        self._asker = Asker(client, self._say)
         self._batch = batch
         self._answers = OrderedAnswers(batch.output)
         self._places = asyncio.Semaphore(batch.max_concurrency)
@@ -78,6 +79,7 @@ class BatchRunner:
         try:
             if self._batch.resume:
                 await asyncio.to_thread(self._skip_answered)
+            await self._client.connect()
             async with asyncio.TaskGroup() as tasks:
                 while (numbered := await asyncio.to_thread(next, lines, None)) is not None:
                     await self._take_up(tasks, *numbered)
@@ -129,6 +131,10 @@ class BatchRunner:
         self._written.set()
         if self._progress.due():
             self._progress.show(self._so_far())
+
+    def _say(self, text: str) -> None:
+        self._progress.clear()
+        print(text, file=sys.stderr, flush=True)
 
     def _so_far(self) -> str:
         counts, seconds = self.counts, time.monotonic() - self._began

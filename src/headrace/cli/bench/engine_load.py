@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from headrace.cli.bench.figures import DEFAULT_PERCENTILES, Distribution
+from headrace.core.errors import HeadraceError
+from headrace.core.limits import ContextOverflow
 from headrace.core.outputs import RequestMetrics, RequestOutput
 from headrace.core.sampling_params import SamplingParams
 
@@ -98,4 +100,8 @@ def _prompts(source: random.Random, ordinary: Sequence[int], load: EngineLoad) -
 
 def _run_round(llm: "LLM", prompts: list[list[int]], output_len: int) -> list[RequestOutput]:
     params = SamplingParams(temperature=0.0, max_tokens=output_len, ignore_eos=True, detokenize=False)
-    return llm.generate(prompts, params, use_tqdm=False)
+    try:
+        return llm.generate(prompts, params, use_tqdm=False)
+    except ContextOverflow as error:
+        fix = "Use a smaller --input-len or --output-len, or raise --max-model-len"
+        raise HeadraceError(error.what, rule=error.rule, fix=fix, param="input_len") from None

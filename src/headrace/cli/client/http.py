@@ -59,6 +59,13 @@ class HttpClient:
                     raise
         return await self._exchange(await self._connect(), message, on_piece)
 
+    async def connect(self) -> None:
+        """Open a connection and keep it, to see whether there is a server. Raises `HeadraceError` if there is none."""
+        try:
+            self._idle.append(await self._connect())
+        except ConnectionFailed as error:
+            raise self._address.unreachable(error) from None
+
     def close(self) -> None:
         """Close the connections that are kept."""
         while self._idle:

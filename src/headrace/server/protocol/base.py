@@ -5,15 +5,18 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema, model_validator
 
 from headrace.core.errors import HeadraceError
-from headrace.server.errors import from_validation, unknown
+from headrace.server.errors import unknown
 from headrace.server.protocol.structure import check_structure
 from headrace.server.protocol.unsupported import UNSUPPORTED, Unsupported, refuse_unsupported, unsupported
+from headrace.server.protocol.validation import from_validation
 
 MAX_INT64 = 2**63 - 1
 MAX_SHOWN_BYTES = 2**16
 """In a body up to this long, errors show the wrong value: it is made into an object for that."""
-MAX_STRINGS = 1_024
-MAX_STRING_CHARACTERS = 2**16
+MAX_STRINGS = {"stop": (64, 2**12), "bad_words": (1_024, 2**16)}
+"""Field -> how many strings it may have, and how many characters together."""
+MAX_TEMPERATURE = 2
+"""OpenAI's."""
 
 
 Ints = Annotated[list[int], Field(fail_fast=True)]
@@ -34,8 +37,12 @@ class Body(BaseModel):
     @model_validator(mode="after")
     def _no_other_fields(self) -> Self:
         if self.__pydantic_extra__:
-            raise unknown(next(iter(self.__pydantic_extra__)))
+            raise self.undeclared(next(iter(self.__pydantic_extra__)))
         return self
+
+    def undeclared(self, name: str) -> HeadraceError:
+        """The error for a field that is not declared."""
+        return unknown(name, type(self).model_fields)
 
     rules: ClassVar[dict[str, str]] = {}
     """Field -> the rule that an error names, where pydantic would name one of several."""
@@ -68,7 +75,7 @@ class StreamOptions(Body):
     @model_validator(mode="after")
     def _no_obfuscation(self) -> Self:
         if self.include_obfuscation:
-            raise unsupported("stream_options.include_obfuscation", "Leave it out")
+            raise unsupported("stream_options.include_obfuscation", "Leave it out", param="include_obfuscation")
         return self
 
 
@@ -137,14 +144,13 @@ class SamplingBody(Body):
     repetition_detection: Unsupported = None
     stream_interval: Unsupported = None
 
-    max_temperature: ClassVar[float] = 2.0
     rules: ClassVar[dict[str, str]] = {"stop": "It must be a string or a list of strings"}
 
     @model_validator(mode="after")
     def _few_strings(self) -> Self:
-        for name in ("stop", "bad_words"):
-            strings = _listed(getattr(self, name))
-            if len(strings) > MAX_STRINGS or sum(map(len, strings)) > MAX_STRING_CHARACTERS:
+        for name, (count, characters) in MAX_STRINGS.items():
+            strings = listed(getattr(self, name))
+            if len(strings) > count or sum(map(len, strings)) > characters:
                 raise _too_many(name, strings)
         return self
 
@@ -155,19 +161,20 @@ class SamplingBody(Body):
             raise HeadraceError(
                 "stream_options is set and stream is false", fix="Set stream to true", param="stream_options"
             )
-        if self.temperature is not None and self.temperature > self.max_temperature:
-            raise HeadraceError(
-                f"temperature is {self.temperature}", rule="It must be between 0 and 2", param="temperature"
-            )
+        if self.temperature is not None and not 0 <= self.temperature <= MAX_TEMPERATURE:
+            what, rule = f"temperature is {self.temperature}", f"It must be between 0 and {MAX_TEMPERATURE}"
+            raise HeadraceError(what, rule=rule, fix="Use 0 for greedy decoding", param="temperature")
         return self
 
 
-def _listed(strings: str | list[str] | None) -> list[str]:
+def listed(strings: str | list[str] | None) -> list[str]:
+    """The strings of a field that may be one, several or none."""
     return [strings] if isinstance(strings, str) else strings or []
 
 
 def _too_many(name: str, strings: list[str]) -> HeadraceError:
     """They are looked for in every answer's text, whose cost grows with them."""
     what = f"{name} has {len(strings)} strings with {sum(map(len, strings))} characters"
-    rule = f"At most {MAX_STRINGS} strings with {MAX_STRING_CHARACTERS} characters are looked for"
+    count, characters = MAX_STRINGS[name]
+    rule = f"At most {count} strings with {characters} characters are looked for"
     return HeadraceError(what, rule=rule, fix="Name fewer or shorter ones", param=name)

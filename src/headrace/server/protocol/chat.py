@@ -5,10 +5,15 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from headrace.core.errors import HeadraceError
+from headrace.server.errors import ApiError, shown_name
 from headrace.server.protocol.base import Body, Harmless, SamplingBody
 from headrace.server.protocol.unsupported import Unsupported, unsupported
 
 TEXT_PARTS = ("text", "input_text", "output_text", "refusal")
+_MEDIA = ("image_url", "input_audio", "video_url", "file")
+
+Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
+"""OpenAI's; a model's template may refuse some of them."""
 
 
 class ContentPart(Body):
@@ -26,16 +31,23 @@ class ContentPart(Body):
     @model_validator(mode="after")
     def _only_text(self) -> Self:
         if self.type not in TEXT_PARTS:
-            raise unsupported(f"A message part of type {self.type!r}", "Send text: the models are text models")
+            raise _not_text(self.type, "type")
+        for name in _MEDIA:
+            if getattr(self, name) is not None:
+                raise _not_text(name, name)
         if self.text is None and self.refusal is None:
             raise HeadraceError(f"A message part of type {self.type!r} has no text", fix="Add its text", param="text")
         return self
+
+    def undeclared(self, name: str) -> HeadraceError:
+        """The error for a field that is not declared; another kind of part has fields of its own."""
+        return super().undeclared(name) if self.type in TEXT_PARTS else _not_text(self.type, "type")
 
 
 class ChatMessage(Body):
     """A message. What an assistant's message of ours carries can be sent back as it came."""
 
-    role: str = Field(min_length=1)
+    role: Role
     content: str | Annotated[list[ContentPart], Field(fail_fast=True)] | None = None
     name: str | None = None
     refusal: str | None = None
@@ -51,7 +63,19 @@ class ChatMessage(Body):
     def _refuse_what_is_not_served(self) -> Self:
         for name in ("tool_calls", "function_call", "tool_call_id", "audio"):
             if getattr(self, name):
-                raise unsupported(f"messages[].{name}", "Put it into the content: tool calls are not built yet")
+                fix = "Put it into the content: tool calls are not built yet"
+                raise unsupported(f"messages[].{name}", fix, param=name)
+        return self
+
+    @model_validator(mode="after")
+    def _has_content(self) -> Self:
+        if self.content is None and self.role != "assistant":
+            raise HeadraceError(
+                f"A message of the role {self.role} has no content",
+                rule="Only an assistant's message may do without",
+                fix="Add its text",
+                param="content",
+            )
         return self
 
     def as_template_input(self) -> dict[str, Any]:
@@ -112,6 +136,11 @@ class ChatCompletionRequest(ChatTemplateBody, SamplingBody):
     chat_template: Unsupported = None
 
     default_token_limit: ClassVar[int | None] = None
+    prompt_only: ClassVar[bool] = False
+    rules: ClassVar[dict[str, str]] = {
+        **SamplingBody.rules,
+        "echo": "It must be false or left out: /v1/completions echoes prompts",
+    }
 
     @model_validator(mode="after")
     def _check_logprobs(self) -> Self:
@@ -138,6 +167,11 @@ class ChatCompletionRequest(ChatTemplateBody, SamplingBody):
     def num_logprobs(self) -> int | None:
         """How many alternatives a position carries; None for no logprobs at all."""
         return (self.top_logprobs or 0) if self.logprobs else None
+
+
+def _not_text(name: str, param: str) -> ApiError:
+    what, fix = f"{shown_name(name)} is not supported: this model reads text", "Send parts of type text"
+    return ApiError(what, fix=fix, param=param, code="unsupported_parameter")
 
 
 def _text(content: str | list[ContentPart] | None) -> str:

@@ -70,7 +70,7 @@ class CompletionRequest(SamplingBody):
         num_prompts, n = len(self.prompts), self.n or 1
         if num_prompts * n > MAX_N:
             raise HeadraceError(
-                f"There are {num_prompts} prompts and n is {n}",
+                f"n is {n}" if num_prompts == 1 else f"There are {num_prompts} prompts and n is {n}",
                 rule=f"A request has at most {MAX_N} choices",
                 fix="Send several requests",
                 param="n",

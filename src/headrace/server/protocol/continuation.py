@@ -2,15 +2,19 @@
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, WithJsonSchema, model_validator
 
 from headrace.core.errors import HeadraceError
 from headrace.server.protocol.base import MAX_INT64, Body
-from headrace.server.protocol.chat import ChatCompletionRequest, ChatMessage
+from headrace.server.protocol.chat import ChatCompletionRequest
 from headrace.server.protocol.completions import CompletionRequest, Prompt
 
 _SEED_MASK = 2 * MAX_INT64 + 1
 _TokenIds = Annotated[list[int], Field(min_length=1, fail_fast=True)]
+
+
+Given = Annotated[Any, WithJsonSchema({"not": {}, "description": "Leave it out: the prompt is prompt_token_ids"})]
+"""What said the prompt in the original request: refused, whatever it holds."""
 
 
 class Continuation(Body):
@@ -33,7 +37,12 @@ class ContinueChatRequest(Continuation, ChatCompletionRequest):
     """An answer of /v1/chat/completions goes on; the template has been applied to the messages."""
 
     endpoint: Literal["chat.completions"]
-    messages: list[ChatMessage] = Field(default=[], max_length=0)
+    messages: Given = Field(default=None, exclude=True)
+
+    @model_validator(mode="after")
+    def _no_messages(self) -> Self:
+        _refuse_prompt(self, "messages")
+        return self
 
     @property
     def field_names(self) -> dict[str, str]:
@@ -42,10 +51,14 @@ class ContinueChatRequest(Continuation, ChatCompletionRequest):
 
 
 class ContinueCompletionRequest(Continuation, CompletionRequest):
-    """An answer of /v1/completions goes on; what was echoed before it is not echoed again."""
+    """An answer of /v1/completions goes on; `echo` says that it began with the prompt, which is not echoed again."""
 
     endpoint: Literal["completions"]
-    prompt: Any = Field(default=None, exclude=True)
+    rules: ClassVar[dict[str, str]] = {
+        **CompletionRequest.rules,
+        "endpoint": "It must be 'chat.completions' or 'completions'",
+    }
+    prompt: Given = Field(default=None, exclude=True)
 
     field_names: ClassVar[dict[str, str]] = {"prompt": "prompt_token_ids"}
 
@@ -55,11 +68,11 @@ class ContinueCompletionRequest(Continuation, CompletionRequest):
         return [self.prompt_token_ids]
 
     @model_validator(mode="after")
-    def _refuse_what_was_done(self) -> Self:
-        if self.prompt is not None:
-            what, fix = "prompt is set", "Leave it out: the prompt is prompt_token_ids"
-            raise HeadraceError(what, fix=fix, param="prompt")
-        if self.echo:
-            rule = "The prompt was echoed when the answer began"
-            raise HeadraceError("echo is true", rule=rule, fix="Leave it out", param="echo")
+    def _refuse_prompt(self) -> Self:
+        _refuse_prompt(self, "prompt")
         return self
+
+
+def _refuse_prompt(body: Continuation, name: str) -> None:
+    if name in body.model_fields_set:
+        raise HeadraceError(f"{name} is set", fix="Leave it out: the prompt is prompt_token_ids", param=name)

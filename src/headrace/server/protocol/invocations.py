@@ -82,6 +82,8 @@ class GenerateRequest(Body):
     model: str | None = None
     options: Harmless = None
 
+    rules: ClassVar[dict[str, str]] = {"inputs": "It must be a string, or a list of strings that is not empty"}
+
     @model_validator(mode="after")
     def _one_text_in_a_stream(self) -> Self:
         if self.stream and (isinstance(self.inputs, list) or (self.asked.num_return_sequences or 1) > 1):

@@ -65,9 +65,9 @@ UNSUPPORTED: dict[str, tuple[Accepts, str]] = {
 """Field -> (which values ask for nothing special, what to do instead)."""
 
 
-def unsupported(name: str, fix: str) -> ApiError:
-    """The 400 for a field that is known and not served."""
-    return ApiError(f"{name} is not supported", fix=fix, param=name, code="unsupported_parameter")
+def unsupported(name: str, fix: str, *, param: str | None = None) -> ApiError:
+    """The 400 for a field that is known and not served; `param` is its name within its own object."""
+    return ApiError(f"{name} is not supported", fix=fix, param=param or name, code="unsupported_parameter")
 
 
 def refuse_unsupported(body: BaseModel, table: Mapping[str, tuple[Accepts, str]], prefix: str = "") -> None:
@@ -76,4 +76,4 @@ def refuse_unsupported(body: BaseModel, table: Mapping[str, tuple[Accepts, str]]
         value = getattr(body, name)
         harmless, fix = table[name]
         if value is not None and not harmless(value):
-            raise unsupported(prefix + name, fix)
+            raise unsupported(prefix + name, fix, param=name)

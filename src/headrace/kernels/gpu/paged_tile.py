@@ -1,0 +1,46 @@
+"""Tiles of keys and values out of the paged cache."""
+
+import triton
+import triton.language as tl
+
+from headrace.kernels.ops import LayerCache
+
+
+def needs_wide_places(cache: LayerCache) -> bool:
+    """Whether places in a layer's cache exceed 32 bits: narrow ones take half the registers and instructions."""
+    return cache.k.numel() >= 1 << 31
+
+
+@triton.jit
+def token_places(
+    table: tl.tensor,
+    token: tl.tensor,
+    head: tl.tensor,
+    exists: tl.tensor,
+    MASKED: tl.constexpr,
+    NUM_KV_HEADS: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    BLOCK_SIZE: tl.constexpr,
+    WIDE: tl.constexpr,
+) -> tl.tensor:
+    """Where the head of each token of a row begins in the cache, int64 if WIDE; all exist if not MASKED."""
+    place = table + token // BLOCK_SIZE
+    block = tl.load(place, exists, other=0) if MASKED else tl.load(place)
+    if WIDE:
+        block = block.to(tl.int64)
+    return ((block * NUM_KV_HEADS + head) * BLOCK_SIZE + token % BLOCK_SIZE) * HEAD_DIM
+
+
+@triton.jit
+def load_tile(
+    pointers: tl.tensor, exists: tl.tensor, in_head: tl.tensor, MASKED: tl.constexpr, PADDED: tl.constexpr
+) -> tl.tensor:
+    """A tile of heads, 0 where a token does not exist (if MASKED) and beyond the head (if PADDED)."""
+    if MASKED:
+        mask = (exists & in_head) if PADDED else exists
+        tile = tl.load(pointers, mask, other=0.0)
+    elif PADDED:
+        tile = tl.load(pointers, in_head, other=0.0)
+    else:
+        tile = tl.load(pointers)
+    return tile
