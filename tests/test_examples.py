@@ -121,7 +121,7 @@ def test_echo_logprobs_and_n_together(url: str) -> None:
 def test_a_broken_connection_frees_its_sequence(url: str) -> None:
     host, port = re.fullmatch(r"http://(.+):(\d+)", url).groups()
     body = json.dumps({"model": MODEL, "prompt": "Once", "max_tokens": 900, "ignore_eos": True})
-    head = f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+    head = f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}"
     with socket.create_connection((host, int(port))) as connection:
         connection.sendall(f"{head}\r\n\r\n{body}".encode())
         wait_for_load(url, 1)

@@ -104,8 +104,8 @@ class RawClient:
 
 def _encode(body: dict[str, object]) -> bytes:
     payload = json.dumps(body).encode()
-    head = f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {len(payload)}\r\n\r\n"
-    return head.encode() + payload
+    head = f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {len(payload)}"
+    return f"{head}\r\n\r\n".encode() + payload
 
 
 def prompt(number: int, tokens: int = 16) -> list[int]:
