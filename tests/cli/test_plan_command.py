@@ -166,10 +166,10 @@ def test_nothing_fits_is_an_answer(run) -> None:
         (["Qwen/Qwen3-8B", "--max-model-len", "-5"], ["-5", "must be a number"]),
         (["Qwen/Qwen3-8B", "--max-model-len", "many"], ["'many'"]),
         (["Qwen/Qwen3-8B", "--concurrency", "0"], ["concurrency is 0"]),
-        (["Qwen/Qwen3-8B", "--gpu", "L4", "-tp", "3"], ["tensor_parallel_size is 3", "1, 2, 4, 8"]),
+        (["Qwen/Qwen3-8B", "--gpu", "L4", "-tp", "3"], ["--tensor-parallel-size is 3", "1, 2, 4, 8"]),
         (["Qwen/Qwen3-8B", "--quantization", "q9"], ["'q9'", "int8"]),
-        (["Qwen/Qwen3-8B", "--gpu-memory-utilization", "3"], ["gpu_memory_utilization is 3.0"]),
-        (["Qwen/Qwen3-8B", "--max-loras", "-1"], ["max_loras is -1"]),
+        (["Qwen/Qwen3-8B", "--gpu-memory-utilization", "3"], ["--gpu-memory-utilization is 3.0"]),
+        (["Qwen/Qwen3-8B", "--max-loras", "-1"], ["--max-loras is -1"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value[0], str) else "",
 )

@@ -212,7 +212,8 @@ def test_trailers_that_never_end(parser, server_for_parser, path, method, status
     start = head(path, method, Transfer_Encoding="chunked") + b"2\r\n{}\r\n0\r\nX: "
     with server_for_parser.raw() as connection:
         send_all(connection, start, bomb, 50)
-        assert int(read_until_closed(connection).split()[1]) == status
+        answered = int(read_until_closed(connection).split()[1])
+    assert answered in (status, 431)  # a route that needs no body may answer before there are too many
     assert_serves(server_for_parser)
 
 
