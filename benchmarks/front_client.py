@@ -43,7 +43,7 @@ class Stream:
 def request(path: str, body: dict[str, object]) -> bytes:
     """A POST as bytes."""
     raw = json.dumps(body).encode()
-    fields = f"Host: bench\r\nContent-Type: application/json\r\nContent-Length: {len(raw)}\r\n\r\n"
+    fields = f"Host: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(raw)}\r\n\r\n"
     return f"POST {path} HTTP/1.1\r\n{fields}".encode() + raw
 
 
