@@ -74,7 +74,9 @@ def _scope(raw: bytes) -> dict[str, object]:
     return {
         "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "scheme": "http",
         "path": "/v1/chat/completions", "raw_path": b"/v1/chat/completions", "query_string": b"", "root_path": "",
-        "headers": [(b"host", b"localhost"), (b"content-type", b"application/json"), (b"content-length", b"%d" % len(raw))],
+        "headers": [
+            (b"host", b"localhost"), (b"content-type", b"application/json"), (b"content-length", b"%d" % len(raw)),
+        ],
         "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 2),
     }  # fmt: skip
 
