@@ -7,6 +7,7 @@ and wait. With several requests in a pipeline, the deadlines of a later one begi
 
 import asyncio
 import importlib.util
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, Literal
@@ -23,7 +24,7 @@ _EVENT_PROBE = b"3\r\n:\n\n\r\n"
 Waiting = Literal["head", "body", None]
 
 
-class Manners:
+class Manners(ABC):
     """What is added to uvicorn's protocols. They call the methods that have no underscore."""
 
     options: ServerOptions
@@ -59,9 +60,9 @@ class Manners:
             self._refuse(_head_too_large())
         self._watch()
 
+    @abstractmethod
     def unparsed_after(self, data: bytes) -> int:
         """How many bytes the parser keeps of a head, of trailers or of a chunk's head, now that it has `data`."""
-        raise NotImplementedError
 
     def eof_received(self) -> bool:
         """The client sends no more; True if it may still be there for the answer to what it has sent."""
