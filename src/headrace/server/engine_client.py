@@ -195,7 +195,8 @@ class EngineClient:
         if late := self.seconds_late:
             sequences = "sequence" if self.num_open_sequences == 1 else "sequences"
             what = f"The engine has made no progress for {late:.0f} s, with {self.num_open_sequences} {sequences} open"
-            return unavailable(what, "It is started again if it does not recover within --engine-hang-timeout", retry_after_seconds=5)
+            fix = "Wait: it is started again if it does not recover within --engine-hang-timeout"
+            return unavailable(what, fix, retry_after_seconds=5)
         fix = "Try again in a moment; /ready tells when"
         return unavailable("The model is still loading", fix, retry_after_seconds=2)
 
