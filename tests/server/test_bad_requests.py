@@ -207,15 +207,6 @@ def test_the_identity_is_no_coding(server):
     assert httpx.post(server.url + CHAT, json=chat(), headers={"Content-Encoding": "Identity"}).status_code == 200
 
 
-@pytest.mark.parametrize(("version", "status"), [("1.1", b"400"), ("1.0", b"200")])
-def test_http_1_1_needs_a_host(server, version, status):
-    with server.raw() as connection:
-        connection.sendall(f"GET /live HTTP/{version}\r\nConnection: close\r\n\r\n".encode())
-        answer = b"".join(iter(lambda: connection.recv(4_096), b""))
-    assert answer.split()[1] == status
-    assert (b'"code":"host_missing"' in answer) == (status == b"400")
-
-
 NO_JSON = [
     b"", b"{", b"nonsense", b'{"a": 1}{', b"{}\x00", b"'a'", b'{"a": 1,}',
     b"\xff\xfe", b'{"model": "\xff"}',

@@ -1,6 +1,7 @@
 """Clients that send too much, too slowly, half, or no HTTP at all: over bare sockets, with both parsers."""
 
 import contextlib
+import importlib
 import json
 import logging
 import re
@@ -25,6 +26,7 @@ FAST = {"request_header_timeout_seconds": 0.5, "request_body_timeout_seconds": 0
 @pytest.fixture(params=["httptools", "h11"])
 def parser(request, monkeypatch):
     """Which parser uvicorn uses: the base install has h11 alone."""
+    importlib.import_module("httptools")  # where it is not installed, h11 would be tested twice
     if request.param == "h11":
         monkeypatch.setitem(sys.modules, "httptools", None)
 
@@ -197,6 +199,15 @@ def test_header_bombs(parser, server_for_parser, bomb):
         status, error = error_in(read_until_closed(connection))
     assert (status, error["type"]) == (431, "invalid_request_error")
     assert_serves(server_for_parser)
+
+
+@pytest.mark.parametrize(("version", "status"), [("1.1", b"400"), ("1.0", b"200")])
+def test_http_1_1_needs_a_host(parser, server_for_parser, version, status):
+    with server_for_parser.raw() as connection:
+        connection.sendall(f"GET /live HTTP/{version}\r\nConnection: close\r\n\r\n".encode())
+        answer = read_until_closed(connection)
+    assert answer.split()[1] == status
+    assert (b"Host" in answer) == (status == b"400")
 
 
 def test_a_head_that_never_ends(parser, server_for_parser):

@@ -92,7 +92,7 @@ def test_one_client_leaving_does_not_touch_another(start_server):
 
 
 def test_an_engine_killed_in_mid_stream(start_server):
-    server = slow(start_server)
+    server = slow(start_server, load_seconds=3.0)  # the next engine is not there before all has been asked
     stream = iter(server.client().chat.completions.create(**body(), stream=True))
     next(stream)
     server.kill_engine()

@@ -90,7 +90,8 @@ class Manners(ABC):
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP."""
-        self._refuse(ApiError("This is not an HTTP request", rule="HTTP/1.1 is spoken here", status=400))
+        fix = "Send a request line, a Host header and the others as HTTP/1.1 has them"
+        self._refuse(ApiError("This is not a whole HTTP request", rule="HTTP/1.1 is spoken here", fix=fix, status=400))
 
     @property
     def _waiting_for(self) -> Waiting:
