@@ -99,15 +99,22 @@ def test_special_tokens_are_left_out_unless_asked_for(byte_level):
 
 @pytest.mark.parametrize(
     "decoder",
-    [decoders.WordPiece(cleanup=False), decoders.BPEDecoder(), decoders.Metaspace(), decoders.Metaspace("▁", "never")],
-    ids=["wordpiece", "suffix", "metaspace", "metaspace-never"],
+    [
+        decoders.WordPiece(cleanup=False),
+        decoders.BPEDecoder(),
+        decoders.Metaspace(),
+        decoders.Metaspace("▁", "never"),
+        None,
+    ],
+    ids=["wordpiece", "suffix", "metaspace", "metaspace-never", "none"],
 )
 @given(data=st.data())
 @settings(max_examples=60, deadline=None)
 def test_other_decoders_join_up_too(decoder, data):
     words = ["a", "##b", "c</w>", "▁d", "▁", "▁▁e", "f"]
     backend = Backend(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="a"))
-    backend.decoder = decoder
+    if decoder is not None:
+        backend.decoder = decoder
     tokenizer = Tokenizer(TokenizerParts(backend))
-    ids = data.draw(st.lists(st.integers(0, len(words)), max_size=12))
+    ids = data.draw(st.lists(st.integers(0, len(words)), max_size=12)) * data.draw(st.sampled_from([1, 1, 9]))
     assert "".join(pieces(tokenizer, ids)) == tokenizer.decode(ids)

@@ -6,12 +6,16 @@ bytes and lets out whole characters; other vocabularies (SentencePiece) ask the 
 
 import codecs
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 from headrace.text.tokenizer import Tokenizer
 
 _REPLACEMENT = "\ufffd"
+_Utf8 = codecs.getincrementaldecoder("utf-8")
+
+_MOST_HELD_TOKENS = 32
+"""How many tokens are decoded together where one cannot be by itself: no decoder looks back further than half of it."""
 
 PROMPT_TAIL_TOKENS = 8
 """How many of a prompt's last tokens are enough for a detokenizer that continues it."""
@@ -28,7 +32,7 @@ class IncrementalDetokenizer:
         kind = _Bytes if tokenizer.is_byte_level else _Pieces
         self._skipped = tokenizer.special_ids if skip_special_tokens else frozenset()
         self._decoder: _Decoder = kind(tokenizer)
-        self._decoder.prime(token_id for token_id in prompt_tail if token_id not in self._skipped)
+        self._decoder.prime([token_id for token_id in prompt_tail if token_id not in self._skipped])
 
     def add(self, token_id: int) -> str:
         """The text that is certain now that `token_id` has come, often empty in the middle of a character."""
@@ -45,7 +49,7 @@ class IncrementalDetokenizer:
 
 
 class _Decoder(Protocol):
-    def prime(self, token_ids: Iterable[int]) -> None: ...
+    def prime(self, token_ids: Sequence[int]) -> None: ...
     def add(self, token_id: int) -> str: ...
     def flush(self) -> str: ...
     @property
@@ -61,11 +65,13 @@ class _Bytes:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._bytes = tokenizer.bytes_by_id
         self._whole_texts = tokenizer.whole_texts
-        self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+        self._utf8 = _Utf8("replace")
         self._pending = False
 
-    def prime(self, token_ids: Iterable[int]) -> None:
-        self._decode(b"".join(map(self._bytes.__getitem__, token_ids)))
+    def prime(self, token_ids: Sequence[int]) -> None:
+        """After whole characters nothing is pending, whatever came before them."""
+        if token_ids and not self._whole_texts[token_ids[-1]]:
+            self._decode(b"".join(map(self._bytes.__getitem__, token_ids)))
 
     def add(self, token_id: int) -> str:
         text = None if self._pending else self._whole_texts[token_id]
@@ -99,7 +105,7 @@ class _Pieces:
         self._given = 0
         self._started = False
 
-    def prime(self, token_ids: Iterable[int]) -> None:
+    def prime(self, token_ids: Sequence[int]) -> None:
         for token_id in token_ids:
             self.add(token_id)
         unfinished = self._unfinished_character()
@@ -108,7 +114,7 @@ class _Pieces:
             self._held = unfinished
 
     def _unfinished_character(self) -> list[int]:
-        utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+        utf8 = _Utf8("replace")
         utf8.decode(self.pending_bytes)
         count = len(utf8.getstate()[0])
         return self._held[len(self._held) - count :]
@@ -135,6 +141,9 @@ class _Pieces:
         new, self._given = text[self._given :], len(text)
         if text and self._pieces.independent:
             self._started, self._held = True, []
+        elif len(self._held) >= _MOST_HELD_TOKENS and not text.endswith(_REPLACEMENT):
+            self._held = self._held[-_MOST_HELD_TOKENS // 2 :]
+            self._given = len(self._tokenizer.decode(self._held, skip_special_tokens=False))
         return new
 
     @property

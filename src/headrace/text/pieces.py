@@ -53,9 +53,10 @@ class Pieces(dict[int, Piece | None]):
         return self._backend.decode(token_ids, skip_special_tokens=False)
 
     def _find_anchor(self) -> None:
-        """A token is one if it gives the same text wherever it stands."""
+        """A token is one if it gives the same text wherever it stands; without a decoder, spaces stand between them."""
+        between = " " if self._backend.decoder is None else ""
         for token_id in range(self._backend.get_vocab_size()):
             text = self._decode([token_id])
-            if text.isalpha() and self._decode([token_id] * 2) == text * 2:
+            if text.isalnum() and self._decode([token_id] * 2) == text + between + text:
                 self._anchor, self._anchor_length = token_id, len(text)
                 return

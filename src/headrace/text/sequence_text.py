@@ -45,7 +45,8 @@ class SequenceText:
         self._stop = StopChecker(stop_strings, params.include_stop_str_in_output) if stop_strings else None
         self.num_told = self._told_tokens = len(told_token_ids)
         self._told_end = False
-        self._replay(told_token_ids)
+        if told_token_ids:
+            self._replay(told_token_ids)
 
     @property
     def finished(self) -> bool:

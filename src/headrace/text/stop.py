@@ -60,6 +60,9 @@ class StopStrings:
                 waiting.append(after)
 
 
+NO_STOP_STRINGS = StopStrings(())
+
+
 class StopChecker:
     """Watches one sequence's text. What could still become a stop string is held back, and nothing else is.
 
