@@ -8,12 +8,14 @@ the other. A row is the median over the rounds:
 
     us/token      CPU of the server process, all its threads, user and system, between two moments, divided by the
                   tokens that the client received between them: its events, times the tokens of an event.
+    x bare        the same as a multiple of a bare send's: what `front_bare.py`, which only sends ready bytes to as
+                  many connections, took in the same round. It says how much of us/token is the kernel's.
     tokens/event  how many tokens of the first stream came in one event, which should be one: a server that falls
                   behind may join them.
     ITL p50, p99  milliseconds between two events of a stream, all streams together, seen by the client.
     stalled       p99 while prompts of 300 kB are sent one after the other, as a multiple of p99 without them.
     us/request    CPU of the server process for a whole answer of one token: HTTP, template, tokens, engine, JSON.
-    us/admission  CPU from the body's bytes to the request on its way to the engine; template and tokenization apart.
+    us/admit      CPU from the body's bytes to the request on its way to the engine; template and tokenization apart.
 
 Without --standard both run on what the base install has (h11, asyncio), with it on uvloop and httptools.
 """
@@ -36,6 +38,7 @@ from front_parts import MODEL, load_text, said_tokens
 
 HERE = Path(__file__).parent
 SERVERS = {"Headrace": "front_headrace.py", "FastAPI + pydantic": "front_fastapi.py"}
+BARE = "bare send"
 STREAM = {
     "model": MODEL,
     "messages": [{"role": "user", "content": "Go on."}],
@@ -45,7 +48,7 @@ STREAM = {
 }
 SMALL = {"model": MODEL, "messages": STREAM["messages"], "max_tokens": 1}
 LONG_PROMPT_BYTES = 300_000
-COLUMNS = ("us/token", "tokens/s", "tokens/event", "ITL p50", "ITL p99", "stalled", "us/request", "us/admission")
+COLUMNS = ("us/token", "x bare", "tokens/s", "tokens/event", "ITL p50", "ITL p99", "stalled", "us/request", "us/admit")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,20 +115,32 @@ def reading(server: Server, streams: int) -> Iterator[Reader]:
         time.sleep(0.3)
 
 
+def bare(server: Server, options: argparse.Namespace) -> float:
+    """CPU of a bare send of an event."""
+    with reading(server, options.streams) as reader:
+        return cpu_an_event(server, reader, options.seconds)[0] * 1e6
+
+
+def cpu_an_event(server: Server, reader: Reader, seconds: float) -> tuple[float, float]:
+    """(CPU seconds of the server for an event, events a second)."""
+    began, cpu, events = time.monotonic(), server.cpu_seconds(), reader.ask("count")["events"]
+    time.sleep(seconds)
+    cpu, events = server.cpu_seconds() - cpu, reader.ask("count")["events"] - events
+    return cpu / events, events / (time.monotonic() - began)
+
+
 def streaming(server: Server, options: argparse.Namespace, characters_a_token: float) -> dict[str, float]:
     """CPU a token, and the latencies with and without long prompts."""
     with reading(server, options.streams) as reader:
-        began, cpu, events = time.monotonic(), server.cpu_seconds(), reader.ask("count")["events"]
-        time.sleep(options.seconds)
-        cpu, events = server.cpu_seconds() - cpu, reader.ask("count")["events"] - events
-        seconds, heard, gaps = time.monotonic() - began, reader.ask("said")["said"], reader.ask("gaps")
+        cpu, events = cpu_an_event(server, reader, options.seconds)
+        heard, gaps = reader.ask("said")["said"], reader.ask("gaps")
         with long_prompts(server):
             time.sleep(options.seconds)
             stalled = reader.ask("gaps")
     tokens_an_event = len("".join(heard)) / len(heard) / characters_a_token
     return {
-        "us/token": cpu / (events * tokens_an_event) * 1e6,
-        "tokens/s": events * tokens_an_event / seconds,
+        "us/token": cpu / tokens_an_event * 1e6,
+        "tokens/s": events * tokens_an_event,
         "tokens/event": tokens_an_event,
         "ITL p50": gaps["p50"] * 1e3,
         "ITL p99": gaps["p99"] * 1e3,
@@ -169,7 +184,7 @@ def admission(script: str, flags: list[str], count: int = 500) -> dict[str, floa
     """CPU of taking a small request in."""
     command = [sys.executable, str(HERE / script), *flags, "--admit", str(count)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    return {"us/admission": json.loads(done.stdout.splitlines()[-1])["admit_us"]}
+    return {"us/admit": json.loads(done.stdout.splitlines()[-1])["admit_us"]}
 
 
 def measure(options: argparse.Namespace) -> dict[str, dict[str, float]]:
@@ -180,10 +195,14 @@ def measure(options: argparse.Namespace) -> dict[str, dict[str, float]]:
     rounds: dict[str, list[dict[str, float]]] = {name: [] for name in SERVERS}
     with contextlib.ExitStack() as stack:
         servers = {name: stack.enter_context(running(script, flags)) for name, script in SERVERS.items()}
+        sender = stack.enter_context(running("front_bare.py", flags))
         for _ in range(options.rounds):
+            floor = bare(sender, options)
+            print(BARE, round(floor, 2), file=sys.stderr)
             for name, server in servers.items():
-                taken = admission(SERVERS[name], flags)
-                rounds[name].append({**streaming(server, options, characters_a_token), **requests(server), **taken})
+                row = streaming(server, options, characters_a_token)
+                row["x bare"] = row["us/token"] / floor
+                rounds[name].append({**row, **requests(server), **admission(SERVERS[name], flags)})
                 print(name, {key: round(value, 2) for key, value in rounds[name][-1].items()}, file=sys.stderr)
     return {name: _medians(rows) for name, rows in rounds.items()}
 

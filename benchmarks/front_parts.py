@@ -16,7 +16,7 @@ from headrace.testing.fake_engine import Script
 
 MODEL = "fake-model"
 MAX_MODEL_LEN = 400_000
-_WORDS = "The quick brown fox jumps over the lazy dog, and the river runs on to the mill. "
+WORDS = "The quick brown fox jumps over the lazy dog, and the river runs on to the mill. "
 
 
 def load_text() -> ModelText:
@@ -27,7 +27,7 @@ def load_text() -> ModelText:
 
 def said_tokens(text: ModelText, count: int) -> list[int]:
     """`count` tokens of plain English, each of which is text by itself."""
-    tokens = text.tokenizer.encode(_WORDS, add_special_tokens=False)
+    tokens = text.tokenizer.encode(WORDS, add_special_tokens=False)
     return (tokens * (count // len(tokens) + 1))[:count]
 
 

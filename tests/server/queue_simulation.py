@@ -73,16 +73,15 @@ class Simulation:
     def _arrive(self) -> None:
         self._uid += 1
         params = SamplingParams(max_tokens=self.traffic.max_tokens)
-        reservation = self._admission.reserve(4 * self.traffic.prompt)
         try:
             self._admission.check()
-            ticket = reservation.__enter__()
+            ticket = self._admission.reserve(4 * self.traffic.prompt)
             add = AddRequest([self._uid], [1] * self.traffic.prompt, params)
             self._admission.correct(ticket, [add])
         except ApiError as error:
             self.retry_after.append(int(error.headers["Retry-After"]))
             return
-        self._tickets[self._uid] = reservation
+        self._tickets[self._uid] = ticket
         self._arrived[self._uid] = self.now
         self._queue.append(self._uid)
         self._start()
@@ -104,5 +103,5 @@ class Simulation:
     def _end(self, uid: int) -> None:
         self._free += 1
         self._admission.learn(1, self.traffic.output)
-        self._tickets.pop(uid).__exit__(None, None, None)  # type: ignore[attr-defined]
+        self._tickets.pop(uid).__exit__()
         self._start()

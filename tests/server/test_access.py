@@ -1,6 +1,5 @@
 """Keys, CORS, and the prefix that a proxy shows the server under."""
 
-import httpx
 import openai
 import pytest
 
@@ -25,7 +24,7 @@ def guarded(start_server):
 
 
 def with_key(server, method, path, key, **more):
-    return httpx.request(method, server.url + path, headers={"Authorization": f"Bearer {key}"}, timeout=20, **more)
+    return server.http.request(method, server.url + path, headers={"Authorization": f"Bearer {key}"}, **more)
 
 
 def assert_unauthorized(response):
@@ -61,13 +60,13 @@ def test_what_needs_a_key_and_what_does_not(guarded):
 )
 def test_wrong_keys(guarded, header):
     headers = {"Authorization": header.encode("latin-1")}
-    error = assert_unauthorized(httpx.get(guarded.url + "/v1/models", headers=headers))
+    error = assert_unauthorized(guarded.http.get(guarded.url + "/v1/models", headers=headers))
     assert "first-key" not in error["message"] and "wrong" not in error["message"]
 
 
 def test_the_scheme_is_read_in_any_case(guarded):
     headers = {"authorization": "bearer  first-key"}
-    assert httpx.get(guarded.url + "/v1/models", headers=headers).status_code == 200
+    assert guarded.http.get(guarded.url + "/v1/models", headers=headers).status_code == 200
 
 
 def test_the_openai_client_with_a_key(guarded):
@@ -92,7 +91,7 @@ def test_only_the_admin_key_opens_admin_routes(guarded):
 def test_without_an_admin_key_only_this_machine_may_change_the_server(start_server):
     local = start_server(say="x")
     assert local.post("/reset_prefix_cache", {}).status_code == 200
-    page = httpx.post(local.url + "/reset_prefix_cache", headers={"Origin": "https://evil.example"})
+    page = local.http.post(local.url + "/reset_prefix_cache", headers={"Origin": "https://evil.example"})
     assert (page.status_code, page.json()["error"]["type"]) == (403, "permission_error")
     anywhere = start_server(say="x", options={"host": "0.0.0.0", "api_key": ("k",)})
     response = with_key(anywhere, "POST", "/reset_prefix_cache", "k")
@@ -110,14 +109,14 @@ def test_without_an_admin_key_an_api_key_changes_the_server_where_there_are_any(
 
 @pytest.mark.parametrize("header", ["Forwarded", "X-Forwarded-For"])
 def test_what_a_proxy_passes_on_is_not_from_this_machine(server, header):
-    response = httpx.post(server.url + "/reset_prefix_cache", headers={header: "203.0.113.7"})
+    response = server.http.post(server.url + "/reset_prefix_cache", headers={header: "203.0.113.7"})
     assert (response.status_code, response.json()["error"]["code"]) == (403, "admin_key_required")
     assert "proxy" in response.json()["error"]["message"]
 
 
 def called(server, host):
     """The answer to a request that calls the server `host`."""
-    return httpx.get(server.url + "/v1/models", headers={"Host": host})
+    return server.http.get(server.url + "/v1/models", headers={"Host": host})
 
 
 LOOPBACK_NAMES = ("127.0.0.1:80", "localhost:5", "LOCALHOST.", "app.localhost", "[::1]:80", "[::1]", "127.9.9.9", "")
@@ -159,41 +158,41 @@ PREFLIGHT = {
 
 def test_a_named_origin_may_read_answers_and_streams(start_server):
     server = start_server(say="ok", options={"allowed_origins": ("https://app.example",), "api_key": ("k",)})
-    preflight = httpx.options(server.url + "/v1/chat/completions", headers=PREFLIGHT)
+    preflight = server.http.options(server.url + "/v1/chat/completions", headers=PREFLIGHT)
     assert preflight.status_code == 200
     assert preflight.headers["access-control-allow-origin"] == "https://app.example"
     assert preflight.headers["access-control-allow-headers"] == "authorization,content-type"
     assert "POST" in preflight.headers["access-control-allow-methods"]
     headers = {"Origin": "https://app.example", "Authorization": "Bearer k"}
     for stream in (False, True):
-        answer = httpx.post(
+        answer = server.http.post(
             server.url + "/v1/chat/completions", headers=headers, json={"messages": HI, "stream": stream}
         )
         assert answer.headers["access-control-allow-origin"] == "https://app.example"
         assert answer.headers["vary"] == "Origin"
-    refused = httpx.get(server.url + "/v1/models", headers={"Origin": "https://app.example"})
+    refused = server.http.get(server.url + "/v1/models", headers={"Origin": "https://app.example"})
     assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (401, "https://app.example")
 
 
 def test_other_origins_may_not(start_server, server):
     named = start_server(say="ok", options={"allowed_origins": ("https://app.example",)})
     for each in (named, server):
-        answer = httpx.get(each.url + "/version", headers={"Origin": "https://evil.example"})
+        answer = each.http.get(each.url + "/version", headers={"Origin": "https://evil.example"})
         assert "access-control-allow-origin" not in answer.headers
-    preflight = httpx.options(server.url + "/v1/models", headers=PREFLIGHT)
+    preflight = server.http.options(server.url + "/v1/models", headers=PREFLIGHT)
     assert (preflight.status_code, "access-control-allow-origin" in preflight.headers) == (405, False)
 
 
 def test_every_origin(start_server):
     server = start_server(say="ok", options={"allowed_origins": ("*",), "allowed_methods": ("GET",)})
     assert server.get("/version").headers["access-control-allow-origin"] == "*"
-    preflight = httpx.options(server.url + "/version", headers=PREFLIGHT)
+    preflight = server.http.options(server.url + "/version", headers=PREFLIGHT)
     assert preflight.headers["access-control-allow-methods"] == "GET"
 
 
 def test_credentials_are_allowed_for_a_named_origin(start_server):
     server = start_server(say="ok", options={"allowed_origins": ("http://a.example",), "allow_credentials": True})
-    answer = httpx.get(server.url + "/version", headers={"Origin": "http://a.example"})
+    answer = server.http.get(server.url + "/version", headers={"Origin": "http://a.example"})
     assert answer.headers["access-control-allow-credentials"] == "true"
 
 

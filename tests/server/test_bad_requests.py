@@ -198,13 +198,13 @@ def test_an_assistant_may_have_said_nothing(server):
 def test_a_compressed_body_is_refused_by_its_coding(server, coding):
     headers = {"Content-Type": "application/json", "Content-Encoding": coding}
     body = gzip.compress(json.dumps(chat()).encode())
-    response = httpx.post(server.url + CHAT, content=body, headers=headers)
+    response = server.http.post(server.url + CHAT, content=body, headers=headers)
     assert coding in error_of(response, 415)["message"]
     assert response.headers["accept-encoding"] == "identity"
 
 
 def test_the_identity_is_no_coding(server):
-    assert httpx.post(server.url + CHAT, json=chat(), headers={"Content-Encoding": "Identity"}).status_code == 200
+    assert server.http.post(server.url + CHAT, json=chat(), headers={"Content-Encoding": "Identity"}).status_code == 200
 
 
 NO_JSON = [
@@ -220,14 +220,14 @@ NO_JSON = [
 @pytest.mark.parametrize("raw", NO_JSON, ids=range(len(NO_JSON)))
 @pytest.mark.parametrize("path", [CHAT, TEXT, "/invocations", "/tokenize", "/detokenize"])
 def test_what_is_no_json(server, path, raw):
-    error = error_of(httpx.post(server.url + path, content=raw))
+    error = error_of(server.http.post(server.url + path, content=raw))
     assert re.search("not valid JSON|an object|JSON object", error["message"])
 
 
 @pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"1e400", b"-1e400"])
 def test_numbers_that_are_none(server, number):
     raw = b'{"model": "fake-model", "prompt": "a", "temperature": %b}' % number
-    error = error_of(httpx.post(server.url + TEXT, content=raw))
+    error = error_of(server.http.post(server.url + TEXT, content=raw))
     assert (error["param"], "between 0 and 2." in error["message"]) == ("temperature", True)
 
 
@@ -241,19 +241,21 @@ NO_NUMBERS = {
 def test_numbers_that_are_none_in_every_place(server, name):
     fields = {"prompt": b'"a"', name: NO_NUMBERS[name]}
     raw = b"{%b}" % b", ".join(b'"%b": %b' % (key.encode(), value) for key, value in fields.items())
-    assert error_of(httpx.post(server.url + TEXT, content=raw))["param"].startswith(name)
+    assert error_of(server.http.post(server.url + TEXT, content=raw))["param"].startswith(name)
 
 
 @pytest.mark.parametrize("name", ["seed", "n", "max_tokens", "temperature", "top_p", "logit_bias", "priority", "top_k"])
 def test_an_integer_of_thousands_of_digits(server, name):
     number = b"9" * 4_200
     value = b'{"5": %b}' % number if name == "logit_bias" else number
-    response = httpx.post(server.url + TEXT, content=b'{"prompt": "a", "%b": %b}' % (name.encode(), value))
+    response = server.http.post(server.url + TEXT, content=b'{"prompt": "a", "%b": %b}' % (name.encode(), value))
     assert response.status_code == (200 if name == "logit_bias" else 400)  # a bias is clamped, as OpenAI's are
 
 
 def test_of_two_equal_keys_the_last_one_counts(server):
-    response = httpx.post(server.url + TEXT, content=b'{"prompt": 5, "prompt": "a", "max_tokens": 3, "max_tokens": 2}')
+    response = server.http.post(
+        server.url + TEXT, content=b'{"prompt": 5, "prompt": "a", "max_tokens": 3, "max_tokens": 2}'
+    )
     assert response.json()["usage"]["completion_tokens"] == 2
 
 
@@ -275,7 +277,7 @@ def test_no_body_keeps_the_server_from_others_for_long(server, name):
     """pydantic describes each wrong element: a body of 6 MB took it more than a minute, of the one thread there is."""
     began = time.process_time()
     path = CHAT if "messages" in name or "content" in name else TEXT
-    error_of(httpx.post(server.url + path, content=HUGE_BODIES[name], timeout=60))
+    error_of(server.http.post(server.url + path, content=HUGE_BODIES[name], timeout=60))
     assert time.process_time() - began < 10
 
 

@@ -205,7 +205,7 @@ def test_what_cannot_be_continued_is_refused_by_name(talker, model_text, endpoin
 @pytest.mark.parametrize("raw", [b"", b"{", b"[]", b'{"endpoint": null}', b'{"endpoint": "completions"}', b"\xff"])
 def test_what_is_no_continuation_is_refused(talker, raw):
     headers = {"Content-Type": "application/json"}
-    response = httpx.post(f"{talker.url}/v1/continue", content=raw, headers=headers, timeout=20)
+    response = talker.http.post(f"{talker.url}/v1/continue", content=raw, headers=headers)
     assert response.status_code == 400 and response.json()["error"]["type"] == "invalid_request_error"
 
 

@@ -7,14 +7,13 @@ import os
 import tempfile
 import threading
 
-import httpx
 import openai
 import psutil
 import pytest
 from running_server import FakeEngineProcess
 
 from headrace.core.errors import ErrorKind, HeadraceError
-from headrace.server import engine_client, progress
+from headrace.server import engine_supervisor, progress
 from headrace.server.engine_life import EngineLife
 from headrace.server.restarts import WINDOW_SECONDS, RestartBudget
 from headrace.testing.fake_engine import Script
@@ -102,6 +101,19 @@ class TestComingBack:
         assert not any(server.get("/load").json().values())
         server.wait_ready()
 
+    def test_what_the_lost_engine_had_is_not_given_to_the_next(self, start_server):
+        """Else a request that kills an engine would kill each, though it was sent once."""
+        server = slow(start_server)
+        thread = threading.Thread(target=ask, args=(server,))
+        thread.start()
+        server.wait_until(lambda: server.num_running == 1)
+        server.kill_engine()
+        thread.join()
+        server.wait_ready()
+        assert ask(server, max_tokens=1).status_code == 200
+        server.wait_until(lambda: server.client_state.client.stats.steps > 0)
+        assert server.num_running == 0
+
     def test_nothing_is_leaked(self, start_server, tmp_path, monkeypatch):
         monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
         server = start_server(say="x", options={"max_engine_restarts": 100})
@@ -152,7 +164,7 @@ class TestGivingUp:
         assert "--max-engine-restarts is 2" in str(server.error)
 
     def test_engines_that_hang_while_they_load_are_lost_too(self, start_server, monkeypatch):
-        monkeypatch.setattr(engine_client, "MIN_RESTART_SECONDS", 0.5)
+        monkeypatch.setattr(engine_supervisor, "MIN_RESTART_SECONDS", 0.5)
         server = start_server(say="x", options={"max_engine_restarts": 1})
         script_of(server, load_seconds=1_000.0)
         server.kill_engine()
@@ -161,7 +173,7 @@ class TestGivingUp:
         assert "--max-engine-restarts is 1" in str(server.error)
 
     def test_the_first_start_may_take_long(self, start_server, monkeypatch):
-        monkeypatch.setattr(engine_client, "MIN_RESTART_SECONDS", 0.0)
+        monkeypatch.setattr(engine_supervisor, "MIN_RESTART_SECONDS", 0.0)
         server = start_server(say="x", load_seconds=1.0)
         lose_engine(server)
         server.wait_ready()
@@ -278,7 +290,7 @@ def test_an_event_of_a_stream_says_why(start_server):
     events = []
 
     def read():
-        with httpx.stream("POST", server.url + "/v1/chat/completions", json=body(stream=True), timeout=20) as response:
+        with server.http.stream("POST", server.url + "/v1/chat/completions", json=body(stream=True)) as response:
             events.extend(line for line in response.iter_lines() if line)
 
     thread = threading.Thread(target=read)

@@ -64,7 +64,7 @@ async def until(condition):
 async def test_what_was_held_back_comes_before_what_is_new(model_text):
     client, connection_of = Client(), {"http_version": "1.1", "method": "POST", "path": "/"}
     connection = Connection(client, stall_seconds=0)
-    scope = {**connection_of, "extensions": {EXTENSION: connection}}
+    scope = {**connection_of, "headers": [], "extensions": {EXTENSION: connection}}
     exchange = Exchange(scope, client.send, client.send, max_body_bytes=1)
     params = SamplingParams(output_kind=RequestOutputKind.DELTA, max_tokens=100)
     stream = RequestStream("id", "x", [5], params, model_text.tokenizer, 0.0)

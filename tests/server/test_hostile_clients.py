@@ -15,6 +15,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from running_server import starting_servers
 
 COMPLETIONS = "/v1/completions"
 CERTIFICATE = Path(__file__).with_name("localhost.pem")
@@ -23,12 +24,21 @@ CERTIFICATE = Path(__file__).with_name("localhost.pem")
 FAST = {"request_header_timeout_seconds": 0.5, "request_body_timeout_seconds": 0.5}
 
 
-@pytest.fixture(params=["httptools", "h11"])
-def parser(request, monkeypatch):
+@pytest.fixture(scope="module", params=["httptools", "h11"])
+def parser(request):
     """Which parser uvicorn uses: the base install has h11 alone."""
     importlib.import_module("httptools")  # where it is not installed, h11 would be tested twice
-    if request.param == "h11":
-        monkeypatch.setitem(sys.modules, "httptools", None)
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "h11":
+            patch.setitem(sys.modules, "httptools", None)
+        yield request.param
+
+
+@pytest.fixture(scope="module")
+def server_for_parser(parser, model_text):
+    """A server with the usual settings, for tests that leave it as they found it."""
+    with starting_servers(model_text) as start:
+        yield start(say="x")
 
 
 def head(path=COMPLETIONS, method="POST", **headers):
@@ -160,7 +170,7 @@ def test_a_client_that_sends_on_reads_the_413(parser, server_for_parser, megabyt
 
 
 def test_httpx_sees_the_413_of_ten_megabytes(parser, server_for_parser):
-    response = httpx.post(server_for_parser.url + COMPLETIONS, content=b"x" * 10 * 2**20, timeout=20)
+    response = server_for_parser.http.post(server_for_parser.url + COMPLETIONS, content=b"x" * 10 * 2**20)
     assert response.status_code == 413
 
 
@@ -257,7 +267,7 @@ def test_a_head_that_grows_while_the_answer_before_it_is_sent(parser, start_serv
 
 def test_many_short_headers_are_fine(parser, server_for_parser):
     headers = {f"X-{number}": "a" * 100 for number in range(100)}
-    assert httpx.get(server_for_parser.url + "/health", headers=headers).status_code == 200
+    assert server_for_parser.http.get(server_for_parser.url + "/health", headers=headers).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -282,6 +292,15 @@ def test_what_is_no_http(parser, server_for_parser, sent):
     assert 400 <= status < 500
     assert error["type"] == "invalid_request_error"
     assert_serves(server_for_parser)
+
+
+@pytest.mark.parametrize("hosts", [["localhost", "localhost"], ["localhost", "elsewhere"], []])
+def test_a_request_has_one_host(parser, server_for_parser, hosts):
+    fields = "".join(f"Host: {host}\r\n" for host in hosts)
+    with server_for_parser.raw() as connection:
+        connection.sendall(f"GET /health HTTP/1.1\r\nConnection: close\r\n{fields}\r\n".encode())
+        status, error = error_in(read_until_closed(connection))
+    assert (status, "Host header" in error["message"]) == (400, True)
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -389,7 +408,7 @@ def test_garbage_after_a_request_does_not_touch_its_answer(parser, start_server)
 
 @pytest.mark.parametrize("method", ["OPTIONS", "DELETE", "PUT", "PATCH", "TRACE", "PROPFIND"])
 def test_methods_that_are_not_served(server, method):
-    response = httpx.request(method, server.url + COMPLETIONS)
+    response = server.http.request(method, server.url + COMPLETIONS)
     assert (response.status_code, response.headers["allow"]) == (405, "POST")
     if method != "HEAD":
         assert response.json()["error"]["code"] == "method_not_allowed"
@@ -397,7 +416,7 @@ def test_methods_that_are_not_served(server, method):
 
 def test_head_is_get_without_the_body(server):
     for path in ("/health", "/v1/models", "/openapi.json"):
-        response, whole = httpx.head(server.url + path), server.get(path)
+        response, whole = server.http.head(server.url + path), server.get(path)
         assert (response.status_code, response.content) == (200, b"")
         assert response.headers["content-length"] == str(len(whole.content))
 
@@ -407,21 +426,15 @@ def test_head_is_get_without_the_body(server):
 )
 def test_other_types_than_json_are_refused(server, content_type):
     headers = {"Content-Type": content_type.encode("latin-1")}
-    response = httpx.post(server.url + COMPLETIONS, content=b'{"prompt": "a"}', headers=headers)
+    response = server.http.post(server.url + COMPLETIONS, content=b'{"prompt": "a"}', headers=headers)
     assert (response.status_code, response.json()["error"]["type"]) == (415, "invalid_request_error")
 
 
 @pytest.mark.parametrize("content_type", ["application/json", "Application/JSON; charset=utf-8", "application/x+json"])
 def test_json_by_any_name_is_taken(server, content_type):
     headers = {"Content-Type": content_type}
-    response = httpx.post(server.url + COMPLETIONS, content=b'{"prompt": "a"}', headers=headers)
+    response = server.http.post(server.url + COMPLETIONS, content=b'{"prompt": "a"}', headers=headers)
     assert response.status_code == 200
-
-
-@pytest.fixture
-def server_for_parser(parser, start_server):
-    """A server with the usual settings."""
-    return start_server(say="x")
 
 
 def test_https(start_server):

@@ -8,7 +8,6 @@ import termios
 import threading
 import time
 
-import httpx
 import openai
 import pytest
 
@@ -116,7 +115,7 @@ def test_an_engine_killed_before_a_whole_answer(start_server):
 
 def test_an_error_in_mid_stream_is_an_event(start_server):
     server = start_server(say=ENDLESS, max_model_len=10_000, die_after_steps=20)
-    events = httpx.post(server.url + "/v1/chat/completions", json=body(stream=True)).text.split("\n\n")
+    events = server.http.post(server.url + "/v1/chat/completions", json=body(stream=True)).text.split("\n\n")
     assert events[-2] == "data: [DONE]"
     assert json.loads(events[-3].removeprefix("data: "))["error"]["type"] == "server_error"
 

@@ -6,7 +6,7 @@ import pytest
 
 from headrace.core.errors import HeadraceError
 from headrace.server import generation, text_threads
-from headrace.server.protocol.structure import MAX_VALUES, check_structure
+from headrace.server.protocol.structure import MAX_PARTS, MAX_VALUES, check_structure
 from headrace.server.text_threads import TextThreads
 from headrace.text.tokenizer import Tokenizer
 
@@ -131,6 +131,14 @@ def test_a_body_has_so_many_values():
     check_structure(b'["' + b"5," * MAX_VALUES + b'"]')
     with pytest.raises(HeadraceError, match=f"{MAX_VALUES + 1} values"):
         check_structure(b"[" + b"5," * MAX_VALUES + b"5]")
+
+
+def test_a_body_has_so_many_parts():
+    check_structure(b"[" + b'"a",' * (MAX_PARTS - 2) + b'"a"]')
+    check_structure(b'["' + rb"\"" * 4 * MAX_PARTS + b'"]')  # a text with quotes is one string
+    for parts in (b'"a",' * MAX_PARTS, rb'"\\",' * MAX_PARTS, b"{}," * MAX_PARTS, b'"\\"[{:",' + b"[]," * MAX_PARTS):
+        with pytest.raises(HeadraceError, match=f"It may have {MAX_PARTS}"):
+            check_structure(b"[" + parts + b'"a"]')
 
 
 @pytest.mark.parametrize("prompt", [[-1], [2**32], [5] * 300, [[5], [999]]], ids=lambda value: str(value)[:20])

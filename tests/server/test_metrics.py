@@ -329,7 +329,7 @@ def test_open_metrics_for_who_accepts_it(server: RunningServer) -> None:
     plain = server.get("/metrics")
     assert plain.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
     accept = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"
-    answer = httpx.get(f"{server.url}/metrics", headers={"Accept": accept})
+    answer = server.http.get(f"{server.url}/metrics", headers={"Accept": accept})
     assert answer.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
     assert answer.text.endswith("# EOF\n") and "vllm:prompt_tokens_total{" in answer.text
 
@@ -349,7 +349,7 @@ def body(**fields: object) -> dict[str, object]:
 @contextlib.contextmanager
 def streaming(server: RunningServer, **fields: object) -> Iterator[None]:
     """A client that has its first token, and then reads no more until it leaves."""
-    with httpx.stream("POST", f"{server.url}/v1/completions", json=body(**fields), timeout=20) as stream:
+    with server.http.stream("POST", f"{server.url}/v1/completions", json=body(**fields)) as stream:
         lines = stream.iter_lines()
         next(lines)
         yield

@@ -81,12 +81,14 @@ def test_first_and_next_tokens_and_steps() -> None:
 def test_counts_of_an_engine_go_on_over_its_restarts() -> None:
     """Also where the new one has counted beyond the old one before it tells."""
     metrics = ServerMetrics()
-    for stats in (EngineStats(num_preemptions=3, steps=10), EngineStats(num_preemptions=5, steps=30)):
+    first = EngineStats(num_preemptions=3, steps=10, num_compilations=1)
+    for stats in (first, EngineStats(num_preemptions=5, steps=30, num_compilations=2)):
         metrics.on_ready(Ready(256, 1_000, []))
         metrics.on_stats(stats)
         metrics.on_stats(stats)
     now = scraped(metrics)
     assert (now("vllm:num_preemptions_total"), now("headrace:engine_steps_total")) == (8, 40)
+    assert now("headrace:kernel_compilations_total") == 3
     assert now("headrace:engine_restarts_total") == 1
 
 

@@ -21,6 +21,14 @@ def body(number: int) -> dict[str, object]:
     return {"prompt": prompt(number, 100), "max_tokens": 30, "ignore_eos": True, "stream": True}
 
 
+async def lateness(late: list[float]) -> None:
+    """How late this process is when it only wants to wake up: what the machine does to everyone on it."""
+    while True:
+        due = time.monotonic() + 0.002
+        await asyncio.sleep(0.002)
+        late.append(time.monotonic() - due)
+
+
 @dataclass
 class Memory:
     """Resident bytes of a process over time."""
@@ -78,10 +86,15 @@ def test_ten_times_too_much_for_a_minute(start_server):
     )
     front, engine = Memory(server.front, []), Memory(server.engine, [])
 
+    late: list[float] = []
+
     async def run() -> tuple[float, list[Sent]]:
         client = RawClient(server.url)
         capacity = await requests_per_second(client, 8.0)
-        return capacity, await overload(client, FACTOR * capacity, (front, engine))
+        watch = asyncio.create_task(lateness(late))
+        answers = await overload(client, FACTOR * capacity, (front, engine))
+        watch.cancel()
+        return capacity, answers
 
     capacity, answers = asyncio.run(run())
     accepted = [sent for sent in answers if sent.status == 200]
@@ -95,6 +108,7 @@ def test_ten_times_too_much_for_a_minute(start_server):
     growth = [f"{memory.growth_bytes() / MEBIBYTE:.1f}" for memory in (front, engine)]
     print(f"\n{capacity:.1f} requests/s can be served, {len(answers)} were sent in {SECONDS:.0f} s")
     print(f"{len(accepted)} accepted, TTFT {ttft} s; {len(refused)} refused in {refusal_ms} ms")
+    print(f"a wake-up in the client was {percentile(late, 0.99) * 1e3:.1f} ms late at p99")
     print(f"MiB that memory grew by: front {growth[0]}, engine {growth[1]}")
     assert len(accepted) + len(refused) == len(answers), {sent.status: sent.error for sent in answers}
     assert all(sent.complete and sent.num_chunks >= 1 for sent in accepted), "what was accepted is answered"
@@ -103,7 +117,8 @@ def test_ten_times_too_much_for_a_minute(start_server):
     assert all(1 <= int(sent.headers["retry-after"]) <= 60 for sent in refused)
     assert percentile(first_token, 0.99) < 4 * QUEUE_SECONDS
     assert percentile(refusal, 0.5) < 0.010
-    assert percentile(refusal, 0.99) < 5.0, "milliseconds, were the machine idle"
+    wake_ups = 3  # a connection, a request, an answer: each may have to wait for a processor
+    assert percentile(refusal, 0.99) < 0.010 + wake_ups * percentile(late, 0.99)
     assert front.growth_bytes() < 16 * MEBIBYTE
     assert engine.growth_bytes() < 16 * MEBIBYTE
     wait_until(lambda: not any(server.get("/load").json().values()))

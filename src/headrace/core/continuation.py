@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 
+from headrace.core.counted import counted
 from headrace.core.errors import HeadraceError
 from headrace.core.limits import ModelLimits
 from headrace.core.sampling_params import SamplingParams
@@ -23,7 +24,9 @@ def check_continuation(
     room = limits.max_model_len - len(prompt_token_ids)
     longest = min(params.max_tokens or room, room)
     if len(output_token_ids) >= longest:
-        raise has_ended(f"output_token_ids has {len(output_token_ids)} tokens", f"This answer has at most {longest}")
+        raise has_ended(
+            f"output_token_ids has {counted(len(output_token_ids), 'token')}", f"This answer has at most {longest}"
+        )
     ends = {*(params.stop_token_ids or ()), *(() if params.ignore_eos else eos_token_ids)}
     counting = output_token_ids[max(0, params.min_tokens - 1) :]
     if not ends.isdisjoint(counting):

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from headrace.core.counted import counted
 from headrace.core.errors import HeadraceError
 from headrace.core.sampling_params import SamplingParams
 
@@ -47,7 +48,7 @@ class ModelLimits:
             )
         if len(token_ids) >= self.max_model_len:
             raise ContextOverflow(
-                f"The prompt has {_tokens(len(token_ids))}",
+                f"The prompt has {counted(len(token_ids), 'token')}",
                 rule=f"The model's context holds {self.max_model_len} tokens, prompt and answer together",
                 fix=f"Shorten the prompt to {self.max_model_len - 1} tokens or fewer, or raise --max-model-len",
                 param=name,
@@ -70,7 +71,7 @@ class ModelLimits:
         name, room = self._name("max_tokens"), self.max_model_len - num_prompt
         if max_tokens is not None and max_tokens > room:
             raise ContextOverflow(
-                f"{name} is {max_tokens} and the prompt has {_tokens(num_prompt)}",
+                f"{name} is {max_tokens} and the prompt has {counted(num_prompt, 'token')}",
                 rule=f"The model's context holds {self.max_model_len} tokens, prompt and answer together",
                 fix=f"Use {name}={room} or fewer, or none to use what the context has left",
                 param=name,
@@ -92,10 +93,6 @@ class ModelLimits:
 
     def _name(self, field_name: str) -> str:
         return self.names.get(field_name, field_name)
-
-
-def _tokens(count: int) -> str:
-    return "1 token" if count == 1 else f"{count} tokens"
 
 
 def _all_ints(values: Collection[int]) -> bool:

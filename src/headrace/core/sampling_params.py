@@ -181,10 +181,14 @@ class SamplingParams(msgspec.Struct, kw_only=True, omit_defaults=True):
                 _integer(name, getattr(self, name), -1, MAX_COUNT, fix="Use -1 for the whole vocabulary")
 
     def _check_lists(self) -> None:
-        _strings("stop", self.stop_strings)
-        _strings("bad_words", self.bad_words or [])
-        _token_ids("stop_token_ids", self.stop_token_ids or [])
-        _allowed_token_ids(self.allowed_token_ids)
+        if self.stop is not None:
+            _strings("stop", self.stop_strings)
+        if self.bad_words is not None:
+            _strings("bad_words", self.bad_words)
+        if self.stop_token_ids is not None:
+            _token_ids("stop_token_ids", self.stop_token_ids)
+        if self.allowed_token_ids is not None:
+            _allowed_token_ids(self.allowed_token_ids)
         if self.logit_bias is not None:
             self.logit_bias = _logit_bias(self.logit_bias)
 

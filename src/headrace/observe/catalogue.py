@@ -249,6 +249,12 @@ CATALOGUE: tuple[Metric, ...] = (
     ),
     Metric("headrace:engine_steps_total", "counter", "Steps that the engine has taken", "steps"),
     Metric(
+        "headrace:kernel_compilations_total",
+        "counter",
+        "GPU kernels that were built after the engine was ready, each of which held up a step; 0 where all is well",
+        "kernels",
+    ),
+    Metric(
         "headrace:http_open_requests", "gauge", "HTTP requests that are being answered, streams among them", "requests"
     ),
     Metric(

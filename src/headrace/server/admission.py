@@ -7,10 +7,10 @@ once it is known. What has its first token runs; it waits no more, and is bounde
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from headrace.core.counted import counted
 from headrace.core.errors import ErrorKind
 from headrace.server.drain_rate import DrainRate
 from headrace.server.errors import ApiError
@@ -39,11 +39,18 @@ class _Place:
 
 
 class Ticket:
-    """One admitted exchange, and what of it still waits."""
+    """One admitted exchange, and what of it still waits, until the block that it is used in is left."""
 
-    def __init__(self, place: _Place) -> None:
+    def __init__(self, place: _Place, give_back: "Callable[[Ticket], None]") -> None:
         self.places = [place]
         self.uids: list[int] = []
+        self._give_back = give_back
+
+    def __enter__(self) -> "Ticket":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._give_back(self)
 
 
 class Admission:
@@ -87,29 +94,25 @@ class Admission:
         self._advance()
         self._refuse_if_exceeded(1, 1.0)
 
-    @contextmanager
-    def reserve(self, num_bytes: int) -> Iterator[Ticket]:
-        """A place in the queue for a body of `num_bytes`, given back on leaving. Raises a 429 if there is none."""
+    def reserve(self, num_bytes: int) -> Ticket:
+        """A place in the queue for a body of `num_bytes`. Raises a 429 if there is none."""
         self._advance()
         tokens = num_bytes / BYTES_PER_TOKEN
         self._refuse_if_exceeded(1, tokens)
-        ticket = Ticket(self._enter(tokens))
-        try:
-            yield ticket
-        finally:
-            self._give_back(ticket)
+        return Ticket(self._enter(tokens), self._give_back)
 
     def correct(self, ticket: Ticket, requests: Sequence[AddRequest]) -> None:
         """Now the work is known, a place for each prompt. Raises a 429 if there is no room for that much."""
         self._advance()
         self._give_back(ticket)
-        work = [self._work.of(request) for request in requests]
+        work = list(map(self._work.of, requests))
         self._refuse_if_exceeded(len(work), sum(work))
         for request, tokens in zip(requests, work, strict=True):
             place = self._enter(tokens)
             ticket.places.append(place)
             ticket.uids += request.uids
-            self._by_uid.update(dict.fromkeys(request.uids, place))
+            for uid in request.uids:
+                self._by_uid[uid] = place
 
     def on_step(self, step: StepOutput) -> None:
         """A step of the engine: what has its first token leaves the queue."""
@@ -136,7 +139,8 @@ class Admission:
         self._metrics.on_reject(limit.removesuffix("_seconds"))
         seconds = self.retry_after_seconds()
         raise ApiError(
-            f"Too much work waits: {self.num_waiting} requests with {self.num_waiting_tokens} tokens",
+            f"Too much work waits: {counted(self.num_waiting, 'request')} with "
+            f"{counted(self.num_waiting_tokens, 'token')}",
             rule=f"{flag_of(limit)} is {getattr(self._options, limit):g}",
             fix=f"Send the request again in {seconds} s",
             kind=ErrorKind.OVERLOADED,

@@ -26,7 +26,7 @@ async def answer_chat(
 ) -> None:
     """Answer `prompt`, whole or as a stream, as `body` asks for."""
     names = TokenNames(state.client.text.tokenizer, as_ids=bool(body.return_tokens_as_token_ids))
-    async with generating(state, exchange, body, [prompt], answer) as submission:
+    with await generating(state, exchange, body, [prompt], answer) as submission:
         if body.stream:
             await EventStream(exchange, submission, _ChatEvents(body, answer, prompt, names)).run()
         else:
@@ -48,7 +48,9 @@ async def templated_prompt(state: ServerState, exchange: Exchange, body: ChatTem
         )
         return Prompt(tokenizer.encode(text, add_special_tokens=body.add_special_tokens), text)
 
-    size = sum(MESSAGE_CHARACTERS + len(message["content"]) for message in messages)
+    size = MESSAGE_CHARACTERS * len(messages)
+    for message in messages:
+        size += len(message["content"])
     return await state.off_loop(exchange, size, work)
 
 

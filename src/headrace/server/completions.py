@@ -28,7 +28,7 @@ async def answer_completions(
 ) -> None:
     """Answer `prompts`, whole or as a stream, as `body` asks for."""
     choices = await _choices(state, exchange, body, prompts)
-    async with generating(state, exchange, body, prompts, answer) as submission:
+    with await generating(state, exchange, body, prompts, answer) as submission:
         if body.stream:
             await EventStream(exchange, submission, _CompletionEvents(body, answer, choices)).run()
         else:

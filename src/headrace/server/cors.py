@@ -32,8 +32,9 @@ class Cors:
 
     def is_preflight(self, exchange: Exchange) -> bool:
         """Whether a browser asks what it may do, to which the answer is `preflight_headers`."""
-        asks = exchange.header(b"origin") is not None and exchange.header(b"access-control-request-method") is not None
-        return bool(self._origins) and exchange.method == "OPTIONS" and asks
+        if not self._origins or exchange.method != "OPTIONS":
+            return False
+        return exchange.header(b"origin") is not None and exchange.header(b"access-control-request-method") is not None
 
     def preflight_headers(self, exchange: Exchange) -> dict[str, str]:
         """What a page may do, in addition to `headers`."""

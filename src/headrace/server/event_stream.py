@@ -40,12 +40,13 @@ class Events(Protocol):
 
 
 class EventStream:
-    """Writes what `submission` brings as `events` to the client of `exchange`."""
+    """Writes what `submission` brings as `events` to the client of `exchange`, and then `mark`."""
 
-    def __init__(self, exchange: Exchange, submission: Submission, events: Events) -> None:
+    def __init__(self, exchange: Exchange, submission: Submission, events: Events, mark: bytes = DONE) -> None:
         self._exchange = exchange
         self._submission = submission
         self._events = events
+        self._mark = mark
         self._led: set[tuple[int, int]] = set()
 
     async def run(self) -> None:
@@ -58,7 +59,7 @@ class EventStream:
                 await self._start()
             elif events := self._take():
                 await exchange.write(events)
-        await exchange.end_stream(self._events.last() + DONE)
+        await exchange.end_stream(self._events.last() + self._mark)
 
     async def _start(self) -> None:
         await self._exchange.start_stream()

@@ -1,19 +1,19 @@
 """From a checked body and its prompts to running requests: what both OpenAI routes do alike."""
 
-import secrets
+import random
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from headrace.core.sampling_params import SamplingParams
+from headrace.server.admission import Admission
 from headrace.server.http import ClientGone, Exchange
 from headrace.server.params import GenerateBody, check_told, sampling_params
 from headrace.server.protocol.base import listed
 from headrace.server.state import ServerState
 from headrace.server.submission import Submission
 from headrace.text.bad_words import bad_words_token_ids
-from headrace.text.stop import StopStrings
+from headrace.text.stop import NO_STOP_STRINGS, StopStrings
 from headrace.text.stream import RequestStream
 from headrace.wire.messages import AddRequest
 
@@ -56,27 +56,39 @@ class Answer:
 
 def new_answer(prefix: str, model: str, request_id: str | None) -> Answer:
     """An answer with the caller's id or a new one."""
-    return Answer(f"{prefix}-{request_id or secrets.token_hex(16)}", model, int(time.time()))
+    return Answer(f"{prefix}-{request_id or f'{random.getrandbits(128):032x}'}", model, int(time.time()))
 
 
-@asynccontextmanager
 async def generating(
     state: ServerState, exchange: Exchange, body: GenerateBody, prompts: Sequence[Prompt], answer: Answer
-) -> AsyncIterator[Submission]:
-    """Run `body` on each prompt. Leaving the block, or the client's leaving, gives up what still runs."""
+) -> "Generation":
+    """Run `body` on each prompt, in the block that this is used in."""
     requests = await _requests(state, exchange, body, prompts, answer)
     if exchange.ticket is not None:
         state.admission.correct(exchange.ticket, [add for add, _ in requests])
-    submission = state.client.submit(requests)
-    stop_watching = exchange.on_disconnect(lambda: submission.fail(ClientGone()))
-    try:
-        yield submission
-    finally:
-        stop_watching()
-        submission.abort()
-        for add, stream in requests:
-            if stream.finished and not body.prompt_only:
-                state.admission.learn(len(add.uids), stream.num_output_tokens)
+    return Generation(state.client.submit(requests), exchange, None if body.prompt_only else state.admission)
+
+
+class Generation:
+    """Requests that run. Leaving the block, or the client's leaving, gives up what still does.
+
+    `admission` learns how long the answers were.
+    """
+
+    def __init__(self, submission: Submission, exchange: Exchange, admission: Admission | None) -> None:
+        self._submission = submission
+        self._admission = admission
+        self._stop_watching = exchange.on_disconnect(lambda: submission.fail(ClientGone()))
+
+    def __enter__(self) -> Submission:
+        return self._submission
+
+    def __exit__(self, *_: object) -> None:
+        self._stop_watching()
+        self._submission.abort()
+        if self._admission is not None:
+            for num_answers, num_tokens in self._submission.finished_sizes():
+                self._admission.learn(num_answers, num_tokens)
 
 
 async def _requests(
@@ -86,7 +98,7 @@ async def _requests(
 
     def work() -> list[tuple[AddRequest, RequestStream]]:
         params = [_checked_params(state, body, prompt) for prompt in prompts]
-        stops = StopStrings(params[0].stop_strings)
+        stops = StopStrings(params[0].stop_strings) if params[0].stop else NO_STOP_STRINGS
         tokenizer, bad_words = state.client.text.tokenizer, params[0].bad_words
         words = bad_words_token_ids(tokenizer, bad_words) if bad_words else []
         requests = []
@@ -104,10 +116,12 @@ async def _requests(
 
 def _size(body: GenerateBody, prompts: Sequence[Prompt]) -> int:
     """How long it takes to make the requests, in characters to tokenize."""
-    strings = [*listed(body.stop), *(body.bad_words or ())]
-    told = sum(len(prompt.told_token_ids) + len(prompt.token_ids) // 64 for prompt in prompts)
-    sequences = len(prompts) * (body.n or 1)
-    return told + SEQUENCE_CHARACTERS * sequences + sum(STRING_CHARACTERS + len(string) for string in strings)
+    size = SEQUENCE_CHARACTERS * len(prompts) * (body.n or 1)
+    for prompt in prompts:
+        size += len(prompt.told_token_ids) + len(prompt.token_ids) // 64
+    for string in (*listed(body.stop), *(body.bad_words or ())):
+        size += STRING_CHARACTERS + len(string)
+    return size
 
 
 def _checked_params(state: ServerState, body: GenerateBody, prompt: Prompt) -> SamplingParams:

@@ -9,29 +9,30 @@ import ipaddress
 from headrace.core.errors import ErrorKind
 from headrace.server.errors import ApiError
 from headrace.server.http import Exchange
-from headrace.server.options import EVERY, ServerOptions
+from headrace.server.options import EVERY, LOOPBACK, ServerOptions
 
 
 class Hosts:
     """The names: those of the options, and loopback's. Where keys or other machines are let in, every name is fine."""
 
     def __init__(self, options: ServerOptions) -> None:
-        self._names = frozenset(name.lower() for name in options.allowed_hosts)
+        given = frozenset(name.lower() for name in options.allowed_hosts)
         unguarded = options.local_only and not options.api_key
-        self._every_name = EVERY in self._names or not (self._names or unguarded)
+        self._every_name = EVERY in given or not (given or unguarded)
+        self._names = given.union(LOOPBACK)
 
     def check(self, exchange: Exchange) -> None:
-        """Raise a 403 if `exchange` calls the server by another name, a 400 if HTTP/1.1 has none.
+        """Raise a 403 if `exchange` calls the server by another name, a 400 if HTTP/1.1 has none or several.
 
-        Programs that send none by HTTP/1.0, or an empty one, are no browsers.
+        Programs that send none by HTTP/1.0, or an empty one, are no browsers. What stands before this server may heed
+        another of several names than it does (RFC 9112, 3.2).
         """
-        given = exchange.header(b"host")
-        if given is None and exchange.http_version == "1.1":
-            fix = "Send the header 'Host: ' with the server's name"
-            raise ApiError("There is no Host header", rule="HTTP/1.1 requires one", fix=fix, code="host_missing")
-        if self._every_name:
+        given = exchange.headers(b"host")
+        if len(given) != 1 and (given or exchange.http_version == "1.1"):
+            raise _not_one(len(given))
+        if self._every_name or not given:
             return
-        host = (given or b"").decode("latin-1").strip().lower()
+        host = given[0].decode("latin-1").strip().lower()
         name = _without_port(host)
         if not name or name in self._names or _is_loopback(name):
             return
@@ -42,6 +43,12 @@ class Hosts:
             kind=ErrorKind.FORBIDDEN,
             code="host_not_allowed",
         )
+
+
+def _not_one(count: int) -> ApiError:
+    what = f"There are {count} Host headers" if count else "There is no Host header"
+    code = "host_repeated" if count else "host_missing"
+    return ApiError(what, rule="HTTP/1.1 requires one", fix="Send 'Host: ' with the server's name once", code=code)
 
 
 def _without_port(host: str) -> str:

@@ -35,6 +35,7 @@ class Exchange:
         self._send = send
         self._max_body_bytes = max_body_bytes
         self._body: bytes | None = None
+        self._headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))
         self.path: str = scope["path"]
         self.extra_headers: list[tuple[bytes, bytes]] = []
         self.ticket: Ticket | None = None
@@ -54,10 +55,11 @@ class Exchange:
 
     def header(self, name: bytes) -> bytes | None:
         """The value of the first header called `name`, which is in lower case."""
-        for each, value in self._scope["headers"]:
-            if each == name:
-                return bytes(value)
-        return None
+        return self._headers.get(name)
+
+    def headers(self, name: bytes) -> list[bytes]:
+        """The values of all headers called `name`, which is in lower case."""
+        return [value for each, value in self._scope["headers"] if each == name]
 
     async def body(self) -> bytes:
         """The whole body, which is to be JSON. Raises `ClientGone` if it never comes, a 413 or 415 as soon as it can.
@@ -87,8 +89,11 @@ class Exchange:
 
     def _check_content_type(self) -> None:
         """Without a type it is taken for JSON. Other types are those that a web page may send without being asked."""
-        given = (self.header(b"content-type") or b"").partition(b";")[0].strip().lower()
-        if not given or given == JSON or given.endswith(b"+json"):
+        given = self.header(b"content-type") or JSON
+        if given == JSON:
+            return
+        given = given.partition(b";")[0].strip().lower()
+        if given in (b"", JSON) or given.endswith(b"+json"):
             return
         raise ApiError(
             f"The Content-Type is {given.decode('latin-1')!r}",

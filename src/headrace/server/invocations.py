@@ -6,6 +6,7 @@ from headrace.core.outputs import CompletionOutput, RequestOutput, TokenLogprobs
 from headrace.server.chat import chat_completions
 from headrace.server.completions import completions, tokenized_prompts
 from headrace.server.errors import ApiError
+from headrace.server.event_stream import EventStream
 from headrace.server.forms import forms_of
 from headrace.server.generation import Prompt, generating, new_answer
 from headrace.server.http import Exchange
@@ -13,7 +14,7 @@ from headrace.server.logprobs import finite
 from headrace.server.protocol.invocations import GenerateCompletion, GenerateRequest
 from headrace.server.sse import encode_json
 from headrace.server.state import ServerState
-from headrace.server.submission import Submission
+from headrace.server.usage import Usage
 from headrace.text.tokenizer import Tokenizer
 
 
@@ -49,27 +50,45 @@ async def generate(state: ServerState, exchange: Exchange) -> None:
     answer = new_answer("gen", state.model_name(body.model), None)
     prompts = await tokenized_prompts(state, exchange, body)
     shapes = _Shapes(asked, body, state.client.text.tokenizer)
-    async with generating(state, exchange, body, prompts, answer) as submission:
+    with await generating(state, exchange, body, prompts, answer) as submission:
         if body.stream:
-            await _stream(exchange, shapes, prompts[0], submission)
+            await EventStream(exchange, submission, _GenerateEvents(shapes, prompts[0]), mark=b"").run()
         else:
             texts = [shapes.whole(*each) for each in zip(prompts, await submission.results(), strict=True)]
             await exchange.answer(encode_json(texts if isinstance(asked.inputs, list) else texts[0]))
 
 
-async def _stream(exchange: Exchange, shapes: "_Shapes", prompt: Prompt, submission: Submission) -> None:
-    text, num_tokens = shapes.beginning(prompt), 0
-    async for _, output in submission.outputs():
+class _GenerateEvents:
+    """One streamed answer: an event a token, of which the last has the whole text."""
+
+    def __init__(self, shapes: "_Shapes", prompt: Prompt) -> None:
+        self._shapes = shapes
+        self._prompt = prompt
+        self._text = shapes.beginning(prompt)
+        self.usage = Usage(len(prompt.token_ids))
+
+    def first(self) -> bytes:
+        """Nothing: the first token says as much."""
+        return b""
+
+    def next(self, position: int, output: RequestOutput) -> bytes:
+        """An event for each new token."""
         [choice] = output.outputs
-        text += choice.text
-        if not exchange.started:
-            await exchange.start_stream()
-        events = shapes.events(choice, num_tokens)
-        num_tokens += len(choice.token_ids)
+        self._text += choice.text
+        events = self._shapes.events(choice, self.usage.completion_tokens)
+        self.usage.count(position, output)
         if choice.finish_reason is not None:
-            events[-1] |= {"generated_text": text, "details": shapes.end(choice, num_tokens, prompt)}
-        await exchange.write(b"".join(b"data:" + encode_json(event) + b"\n\n" for event in events))
-    await exchange.end_stream()
+            details = self._shapes.end(choice, self.usage.completion_tokens, self._prompt)
+            events[-1] |= {"generated_text": self._text, "details": details}
+        return b"".join(b"data:" + encode_json(event) + b"\n\n" for event in events)
+
+    def around_text(self, position: int, number: int) -> tuple[bytes, bytes] | None:
+        """None: every event carries its token's id and log probability."""
+        return None
+
+    def last(self) -> bytes:
+        """Nothing: the last token's event has it all."""
+        return b""
 
 
 class _Shapes:

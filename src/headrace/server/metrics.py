@@ -54,6 +54,7 @@ class ServerMetrics:
         self._queries = RestartedCounter(series.number("vllm:prefix_cache_queries_total"))
         self._hits = RestartedCounter(series.number("vllm:prefix_cache_hits_total"))
         self._steps = RestartedCounter(series.number("headrace:engine_steps_total"))
+        self._compilations = RestartedCounter(series.number("headrace:kernel_compilations_total"))
         self._exposition = Exposition(series)
         self._started = False
 
@@ -112,10 +113,11 @@ class ServerMetrics:
         self._queries.follow(stats.prefix_cache_queries)
         self._hits.follow(stats.prefix_cache_hits)
         self._steps.follow(stats.steps)
+        self._compilations.follow(stats.num_compilations)
 
     def on_ready(self, ready: Ready) -> None:
         """The engine can take requests: for the first time, or again."""
-        for counter in (self._preemptions, self._queries, self._hits, self._steps):
+        for counter in (self._preemptions, self._queries, self._hits, self._steps, self._compilations):
             counter.restart()
         if self._started:
             self.series.number("headrace:engine_restarts_total").value += 1

@@ -14,9 +14,13 @@ from headrace.server.state import ServerState
 
 GenerateBody = ChatCompletionRequest | CompletionRequest
 
-_WITH_MODEL_DEFAULT = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 _PASSED_ON = frozenset(
     {
+        "temperature",
+        "top_p",
+        "top_k",
+        "min_p",
+        "repetition_penalty",
         "presence_penalty",
         "frequency_penalty",
         "n",
@@ -39,20 +43,15 @@ def sampling_params(body: GenerateBody, prompt_token_ids: Sequence[int], state: 
     """The parameters of one prompt. Raises `HeadraceError` for what the model or its context cannot hold."""
     limits, defaults = _limits(body, state), state.client.text.sampling_defaults
     limits.check_prompt(prompt_token_ids)
-    given = _PASSED_ON & body.model_fields_set
-    values: dict[str, Any] = {name: value for name in given if (value := getattr(body, name)) is not None}
-    for name in _WITH_MODEL_DEFAULT:
-        value = getattr(body, name)
-        if value is not None or name in defaults:
-            values[name] = defaults[name] if value is None else value
+    values: dict[str, Any] = dict(defaults)
+    for name in _PASSED_ON & body.model_fields_set:
+        if (value := getattr(body, name)) is not None:
+            values[name] = value
+    values["max_tokens"] = _max_tokens(body, limits.max_model_len - len(prompt_token_ids), defaults.get("max_tokens"))
+    values["logprobs"], values["prompt_logprobs"] = body.num_logprobs, _prompt_logprobs(body)
+    values["output_kind"] = RequestOutputKind.DELTA if body.stream else RequestOutputKind.FINAL_ONLY
     try:
-        params = SamplingParams(
-            **values,
-            max_tokens=_max_tokens(body, limits.max_model_len - len(prompt_token_ids), defaults.get("max_tokens")),
-            logprobs=body.num_logprobs,
-            prompt_logprobs=_prompt_logprobs(body),
-            output_kind=RequestOutputKind.DELTA if body.stream else RequestOutputKind.FINAL_ONLY,
-        )
+        params = SamplingParams(**values)
     except HeadraceError as error:
         raise _in_words_of(body, error) from None
     limits.check_params(len(prompt_token_ids), params)

@@ -8,6 +8,7 @@ step that stood still and went on looks like a slow one, and must not hide the n
 from headrace.wire.heartbeat import Beat, Heartbeat
 
 BASE_SECONDS = 5.0
+"""What every step gets at least."""
 SECONDS_PER_TOKEN = 0.05
 SLOWEST_SECONDS_PER_TOKEN = 10 * SECONDS_PER_TOKEN
 SLOWNESS_FACTOR = 4.0
@@ -47,8 +48,9 @@ class Progress:
         """
         beat = self._heartbeat.read()
         still = self._still(beat, now)
-        due = has_work or beat.step_tokens
-        return still if due and still > self._limit(beat.step_tokens) + beyond else 0.0
+        if still <= BASE_SECONDS or not (has_work or beat.step_tokens):
+            return 0.0
+        return still if still > self._limit(beat.step_tokens) + beyond else 0.0
 
     def _still(self, beat: Beat, now: float) -> float:
         """It may have been idle before the work came, but not within a step."""

@@ -15,6 +15,7 @@ from types import FrameType
 
 import uvicorn
 
+from headrace.core.counted import counted
 from headrace.core.errors import HeadraceError
 from headrace.server.app import create_app
 from headrace.server.connection import with_connection
@@ -146,7 +147,7 @@ class _Server(uvicorn.Server):
     def _tell_what_is_open(self) -> None:
         count = len(self.server_state.tasks)
         if count:
-            what = "1 request" if count == 1 else f"{count} requests"
+            what = counted(count, "request")
             _log.warning("Finishing %s (up to %g s); Ctrl-C again ends at once.", what, self._drain_seconds)
 
     def _hang_up(self) -> None:

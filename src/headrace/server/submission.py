@@ -34,7 +34,8 @@ class Submission:
         self._abort = abort
         self._unfinished = len(streams)
         self._touched: dict[int, None] = {}
-        self._wake = asyncio.Event()
+        self._roused = False
+        self._sleep: asyncio.Future[None] | None = None
         self._error: Exception | None = None
         self.sequences: dict[int, OpenSequence] = {}
         self.num_untold = 0
@@ -68,6 +69,10 @@ class Submission:
             self._abort(list(self.sequences))
             self.sequences.clear()
 
+    def finished_sizes(self) -> list[tuple[int, int]]:
+        """How many sequences each stream has that came to its end, and how many tokens they had together."""
+        return [(stream.num_sequences, stream.num_output_tokens) for stream in self._streams if stream.finished]
+
     def plain_text(self, position: int, number: int) -> Callable[[int], str] | None:
         """See `RequestStream.plain_text`."""
         return self._streams[position].plain_text(number)
@@ -80,9 +85,10 @@ class Submission:
 
     async def news(self) -> None:
         """Return when there is something to take. Raises what `fail` was given."""
-        self.waiting = not self._wake.is_set()
-        await self._wake.wait()
-        self._wake.clear()
+        if not self._roused:
+            self.waiting, self._sleep = True, asyncio.get_running_loop().create_future()
+            await self._sleep
+        self._roused = False
         if self._error is not None:
             raise self._error
 
@@ -107,9 +113,13 @@ class Submission:
 
     async def results(self) -> list[RequestOutput]:
         """The last output of each stream, in order."""
-        last = {position: output async for position, output in self.outputs()}
+        last: dict[int, RequestOutput] = {}
+        while not self.finished:
+            await self.news()
+            last.update(self.take())
         return [last[position] for position in range(len(self._streams))]
 
     def _rouse(self) -> None:
-        self.waiting = False
-        self._wake.set()
+        self.waiting, self._roused = False, True
+        if self._sleep is not None and not self._sleep.done():
+            self._sleep.set_result(None)

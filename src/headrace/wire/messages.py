@@ -112,7 +112,7 @@ class EngineStats(msgspec.Struct, tag="stats", array_like=True):
     `num_waiting` counts sequences, also those that wait for the prompt that they share with another; of
     `num_waiting_tokens`, which are to be computed before they make a token, such a prompt's count once.
     `prompt_tokens` are what requests came with, counted once a request, with the first token made after them;
-    `generation_tokens` are counted as they are handed out.
+    `generation_tokens` are counted as they are handed out. `num_compilations` counts kernels built after the start.
     """
 
     num_running: int = 0
@@ -126,6 +126,7 @@ class EngineStats(msgspec.Struct, tag="stats", array_like=True):
     prompt_tokens: int = 0
     generation_tokens: int = 0
     steps: int = 0
+    num_compilations: int = 0
 
 
 class EngineFailed(msgspec.Struct, tag="engine_failed", array_like=True):

@@ -6,7 +6,7 @@ import msgspec
 
 from headrace.cli.client.http import Answer
 from headrace.core.errors import HeadraceError
-from headrace.server.errors import envelope, status_of
+from headrace.server.errors import ApiError, envelope, status_of
 
 
 class _Response(msgspec.Struct):
@@ -71,6 +71,12 @@ def unasked(custom_id: str | None, error: HeadraceError) -> AnswerLine:
     response = _Response(status, _new_id(), msgspec.Raw(envelope(error)))
     told = _Error(getattr(error, "code", None) or "invalid_batch_line", str(error))
     return AnswerLine(_encoded(custom_id, response, told), failure=f"{status}: {error}")
+
+
+def unanswered(custom_id: str, reason: str) -> AnswerLine:
+    """The line for a request whose answer did not come in time, with OpenAI's code for that."""
+    fix = "Raise --request-timeout, or ask for less, and run the line again"
+    return unasked(custom_id, ApiError(f"There was {reason}", fix=fix, status=408, code="request_timeout"))
 
 
 def _encoded(custom_id: str | None, response: _Response, error: _Error | None) -> bytes:

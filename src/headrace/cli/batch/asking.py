@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 
 from headrace.cli.batch.lines import BatchRequest
-from headrace.cli.client.http import Answer, ConnectionFailed, HttpClient
+from headrace.cli.client.http import Answer, AnswerTimeout, ConnectionFailed, HttpClient
 from headrace.core.errors import ErrorKind, HeadraceError
 
 ATTEMPTS = 8
@@ -23,9 +23,10 @@ OVERLOADED, UNAVAILABLE, UNAUTHORIZED = (
 class Asker:
     """Asks one server. All methods raise `HeadraceError` for what would befall every request alike.
 
-    That is a server that stays away, or refuses the key. A server that is full (429) is asked again later. One that is
-    not available (503) is waited for; what it failed is then sent again one by one, so that a request that kills the
-    engine does not take others with it twice. `say` is told, once each time, that the server is lost.
+    That is a server that stays away, or refuses the key. `AnswerTimeout` befalls one request, which is not sent again:
+    it would take as long. A server that is full (429) is asked again later. One that is not available (503) is waited
+    for; what it failed is then sent again one by one, so that a request that kills the engine does not take others
+    with it twice. `say` is told, once each time, that the server is lost.
     """
 
     def __init__(self, client: HttpClient, say: Callable[[str], None]) -> None:
@@ -66,6 +67,8 @@ class Asker:
         for attempt in range(ATTEMPTS):
             try:
                 answer = await self._client.request(method, path, body)
+            except AnswerTimeout:
+                raise
             except ConnectionFailed as error:
                 await self._wait_for_server(str(error), attempt)
             else:

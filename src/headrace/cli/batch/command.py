@@ -13,6 +13,7 @@ import typer
 
 from headrace.cli.engine_options import engine_config, with_engine_options
 from headrace.cli.option_fields import Flag, with_options
+from headrace.cli.request_timeout import REQUEST_TIMEOUT_SECONDS, check_request_timeout, request_timeout_flag
 from headrace.core.config import EMBEDDED_MODEL
 from headrace.core.errors import HeadraceError
 
@@ -41,8 +42,10 @@ class BatchOptions:
         str | None, Flag("Key for --url.", _MODEL, environment=("HEADRACE_API_KEY", "OPENAI_API_KEY"))
     ] = None
     max_concurrency: Annotated[int, Flag("Most requests that are open at once.", _LIMITS)] = 256
+    request_timeout_seconds: Annotated[float, request_timeout_flag(_LIMITS)] = REQUEST_TIMEOUT_SECONDS
 
     def __post_init__(self) -> None:
+        check_request_timeout(self.request_timeout_seconds)
         if self.max_concurrency < 1:
             raise HeadraceError(f"--max-concurrency is {self.max_concurrency}", rule="It must be at least 1")
 
@@ -116,7 +119,7 @@ def _run(source: str, target: Path, engine: dict[str, object], options: BatchOpt
             began = time.monotonic()
             lines = chain([first], lines)
             batch = Batch(lines, Path(source).stat().st_size, output, options.max_concurrency, options.resume)
-            counts = _answer_all(batch, address, options.api_key)
+            counts = _answer_all(batch, address, options)
         output.finish()
     say_summary(counts, target, time.monotonic() - began)
 
@@ -157,7 +160,7 @@ def _server(engine: dict[str, object], options: BatchOptions, first_line: bytes)
             raise
 
 
-def _answer_all(batch: "Batch", address: "ServerAddress", api_key: str | None) -> "BatchCounts":
+def _answer_all(batch: "Batch", address: "ServerAddress", options: BatchOptions) -> "BatchCounts":
     import asyncio
 
     from headrace.cli.batch.runner import BatchRunner
@@ -165,7 +168,8 @@ def _answer_all(batch: "Batch", address: "ServerAddress", api_key: str | None) -
     from headrace.cli.open_files import allow_many_connections
 
     allow_many_connections()
-    runner = BatchRunner(HttpClient(address, api_key), batch)
+    client = HttpClient(address, options.api_key, options.request_timeout_seconds or None)
+    runner = BatchRunner(client, batch)
     try:
         asyncio.run(runner.run())
     except (KeyboardInterrupt, HeadraceError):

@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from headrace.cli.batch.answers import AnswerLine, answered, unasked
+from headrace.cli.batch.answers import AnswerLine, answered, unanswered, unasked
 from headrace.cli.batch.asking import Asker
 from headrace.cli.batch.lines import BadLine, BatchRequest, LineParser
 from headrace.cli.batch.output import OrderedAnswers, OutputFile
-from headrace.cli.client.http import HttpClient
+from headrace.cli.client.http import AnswerTimeout, HttpClient
 from headrace.cli.progress import ProgressLine
 from headrace.core.errors import HeadraceError
 
@@ -122,6 +122,8 @@ class BatchRunner:
     async def _answer(self, place: list[bytes], request: BatchRequest) -> None:
         try:
             self._fill(place, answered(request.custom_id, await self._asker.ask(request)))
+        except AnswerTimeout as error:
+            self._fill(place, unanswered(request.custom_id, str(error)))
         finally:
             self._places.release()
 

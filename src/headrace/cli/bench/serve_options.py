@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from headrace.cli.bench.figures import DEFAULT_PERCENTILES, METRICS
 from headrace.cli.client.address import ServerAddress
 from headrace.cli.option_fields import Flag
+from headrace.cli.request_timeout import REQUEST_TIMEOUT_SECONDS, check_request_timeout, request_timeout_flag
 from headrace.core.errors import HeadraceError
 
 CHAT_ENDPOINT, COMPLETIONS_ENDPOINT = "/v1/chat/completions", "/v1/completions"
@@ -40,6 +41,7 @@ class BenchServeOptions:
     max_concurrency: Annotated[
         int | None, Flag("Most requests open at once; with rate inf, the next is due when one ends.", _LOAD)
     ] = None
+    request_timeout_seconds: Annotated[float, request_timeout_flag(_LOAD)] = REQUEST_TIMEOUT_SECONDS
     seed: Annotated[int, Flag("Where lengths, words and arrivals are drawn from.", _LOAD)] = 0
     dataset_name: Annotated[
         Literal["random", "sharegpt"],
@@ -77,6 +79,7 @@ class BenchServeOptions:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise _wrong(name, value, "It must be at least 1")
+        check_request_timeout(self.request_timeout_seconds)
         if self.random_prefix_len < 0:
             raise _wrong("random_prefix_len", self.random_prefix_len, "It must be at least 0")
         if not self.endpoint.startswith("/"):

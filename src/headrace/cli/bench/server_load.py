@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from headrace.cli.bench.stream import TimedStream
-from headrace.cli.client.http import ConnectionFailed, HttpClient
+from headrace.cli.client.http import AnswerTimeout, ConnectionFailed, HttpClient
 
 START_DELAY_SECONDS = 0.05
 OK = "ok"
@@ -107,6 +107,8 @@ class LoadGenerator:
             stream = TimedStream(time.perf_counter)
             try:
                 answer = await self._client.request("POST", self._load.path, request.body, stream.feed)
+            except AnswerTimeout as error:
+                record.status, record.error = "timeout", str(error)
             except ConnectionFailed as error:
                 record.status, record.error = "cut" if error.began else "no connection", str(error)
             else:

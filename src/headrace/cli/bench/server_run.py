@@ -43,9 +43,10 @@ class ServerBenchmark:
     async def run(self) -> None:
         """Measure. Raises `HeadraceError` if the server cannot be reached, or refuses the first request."""
         allow_many_connections()
-        client = HttpClient(self._options.address, self._options.api_key)
+        options = self._options
+        client = HttpClient(options.address, options.api_key, options.request_timeout_seconds or None)
         try:
-            self._model = self._model or await first_model(client, self._options.address)
+            self._model = self._model or await first_model(client, options.address)
             load = self._load()
             await self._try_once(client, load.requests[0])
             await self._run(LoadGenerator(client, load))

@@ -23,6 +23,10 @@ class ConnectionFailed(Exception):
         self.began = began
 
 
+class AnswerTimeout(ConnectionFailed):
+    """The whole answer was not there in time. The connection is closed, so that the server gives the request up."""
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """A whole answer. `body` is empty if its pieces were told as they came."""
@@ -33,10 +37,16 @@ class Answer:
 
 
 class HttpClient:
-    """Talks to one server. Belongs to one event loop; as many requests at once as are started."""
+    """Talks to one server. Belongs to one event loop; as many requests at once as are started.
 
-    def __init__(self, address: ServerAddress, api_key: str | None = None) -> None:
+    A request may take `timeout_seconds`, from its sending to the end of its answer; None for any time.
+    """
+
+    def __init__(
+        self, address: ServerAddress, api_key: str | None = None, timeout_seconds: float | None = None
+    ) -> None:
         self._address = address
+        self._timeout_seconds = timeout_seconds
         self._ssl = ssl.create_default_context() if address.https else None
         key = f"Authorization: Bearer {api_key}\r\n" if api_key else ""
         self._fixed = f"Host: {address.authority}\r\nUser-Agent: headrace\r\nAccept: */*\r\n{key}"
@@ -45,19 +55,16 @@ class HttpClient:
     async def request(
         self, method: str, path: str, body: bytes = b"", on_piece: Callable[[bytes], None] | None = None
     ) -> Answer:
-        """Send a request and wait for the end of its answer. Raises `ConnectionFailed`.
+        """Send a request and wait for the end of its answer. Raises `ConnectionFailed`, or its kind `AnswerTimeout`.
 
         The body of a 200 goes piece by piece to `on_piece`, if there is one. A kept connection that the server closed
         meanwhile is replaced by a new one.
         """
-        message = self._message(method, path, body)
-        while self._idle:
-            try:
-                return await self._exchange(self._idle.pop(), message, on_piece)
-            except ConnectionFailed as error:
-                if error.began:
-                    raise
-        return await self._exchange(await self._connect(), message, on_piece)
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                return await self._request(self._message(method, path, body), on_piece)
+        except TimeoutError:
+            raise AnswerTimeout(f"no whole answer within {self._timeout_seconds:g} s") from None
 
     async def connect(self) -> None:
         """Open a connection and keep it, to see whether there is a server. Raises `HeadraceError` if there is none."""
@@ -74,6 +81,15 @@ class HttpClient:
     def _message(self, method: str, path: str, body: bytes) -> bytes:
         content = f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n" if body else ""
         return f"{method} {self._address.root}{path} HTTP/1.1\r\n{self._fixed}{content}\r\n".encode() + body
+
+    async def _request(self, message: bytes, on_piece: Callable[[bytes], None] | None) -> Answer:
+        while self._idle:
+            try:
+                return await self._exchange(self._idle.pop(), message, on_piece)
+            except ConnectionFailed as error:
+                if error.began:
+                    raise
+        return await self._exchange(await self._connect(), message, on_piece)
 
     async def _exchange(
         self, connection: "_Connection", message: bytes, on_piece: Callable[[bytes], None] | None

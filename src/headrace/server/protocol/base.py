@@ -35,10 +35,15 @@ class Body(BaseModel):
     )
 
     @model_validator(mode="after")
-    def _no_other_fields(self) -> Self:
+    def _checked(self) -> Self:
+        """The one call from pydantic: each costs as much as a field."""
         if self.__pydantic_extra__:
             raise self.undeclared(next(iter(self.__pydantic_extra__)))
+        self.check()
         return self
+
+    def check(self) -> None:
+        """Raise `HeadraceError` for what the types of the fields let through."""
 
     def undeclared(self, name: str) -> HeadraceError:
         """The error for a field that is not declared."""
@@ -72,11 +77,10 @@ class StreamOptions(Body):
     continuous_usage_stats: bool = False
     include_obfuscation: bool = False
 
-    @model_validator(mode="after")
-    def _no_obfuscation(self) -> Self:
+    def check(self) -> None:
+        """Obfuscation is not served."""
         if self.include_obfuscation:
             raise unsupported("stream_options.include_obfuscation", "Leave it out", param="include_obfuscation")
-        return self
 
 
 _LOGIT_BIAS_SCHEMA = {"anyOf": [{"type": "object", "additionalProperties": {"type": "number"}}, {"type": "null"}]}
@@ -146,16 +150,12 @@ class SamplingBody(Body):
 
     rules: ClassVar[dict[str, str]] = {"stop": "It must be a string or a list of strings"}
 
-    @model_validator(mode="after")
-    def _few_strings(self) -> Self:
-        for name, (count, characters) in MAX_STRINGS.items():
-            strings = listed(getattr(self, name))
-            if len(strings) > count or sum(map(len, strings)) > characters:
-                raise _too_many(name, strings)
-        return self
-
-    @model_validator(mode="after")
-    def _refuse_what_is_not_served(self) -> Self:
+    def check(self) -> None:
+        """Few strings, nothing that is not served, and fields that fit together."""
+        super().check()
+        for name in MAX_STRINGS:
+            if strings := listed(getattr(self, name)):
+                _check_few(name, strings)
         refuse_unsupported(self, UNSUPPORTED)
         if self.stream_options is not None and not self.stream:
             raise HeadraceError(
@@ -164,7 +164,6 @@ class SamplingBody(Body):
         if self.temperature is not None and not 0 <= self.temperature <= MAX_TEMPERATURE:
             what, rule = f"temperature is {self.temperature}", f"It must be between 0 and {MAX_TEMPERATURE}"
             raise HeadraceError(what, rule=rule, fix="Use 0 for greedy decoding", param="temperature")
-        return self
 
 
 def listed(strings: str | list[str] | None) -> list[str]:
@@ -172,9 +171,11 @@ def listed(strings: str | list[str] | None) -> list[str]:
     return [strings] if isinstance(strings, str) else strings or []
 
 
-def _too_many(name: str, strings: list[str]) -> HeadraceError:
+def _check_few(name: str, strings: list[str]) -> None:
     """They are looked for in every answer's text, whose cost grows with them."""
-    what = f"{name} has {len(strings)} strings with {sum(map(len, strings))} characters"
-    count, characters = MAX_STRINGS[name]
-    rule = f"At most {count} strings with {characters} characters are looked for"
-    return HeadraceError(what, rule=rule, fix="Name fewer or shorter ones", param=name)
+    max_count, max_characters = MAX_STRINGS[name]
+    characters = sum(map(len, strings))
+    if len(strings) > max_count or characters > max_characters:
+        what = f"{name} has {len(strings)} strings with {characters} characters"
+        rule = f"At most {max_count} strings with {max_characters} characters are looked for"
+        raise HeadraceError(what, rule=rule, fix="Name fewer or shorter ones", param=name)

@@ -1,8 +1,8 @@
 """The body of /v1/chat/completions."""
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from headrace.core.errors import HeadraceError
 from headrace.server.errors import ApiError, shown_name
@@ -28,8 +28,8 @@ class ContentPart(Body):
     video_url: Unsupported = None
     file: Unsupported = None
 
-    @model_validator(mode="after")
-    def _only_text(self) -> Self:
+    def check(self) -> None:
+        """Text is what is served."""
         if self.type not in TEXT_PARTS:
             raise _not_text(self.type, "type")
         for name in _MEDIA:
@@ -37,7 +37,6 @@ class ContentPart(Body):
                 raise _not_text(name, name)
         if self.text is None and self.refusal is None:
             raise HeadraceError(f"A message part of type {self.type!r} has no text", fix="Add its text", param="text")
-        return self
 
     def undeclared(self, name: str) -> HeadraceError:
         """The error for a field that is not declared; another kind of part has fields of its own."""
@@ -59,16 +58,12 @@ class ChatMessage(Body):
     function_call: Unsupported = None
     audio: Unsupported = None
 
-    @model_validator(mode="after")
-    def _refuse_what_is_not_served(self) -> Self:
+    def check(self) -> None:
+        """There is content, and nothing that is not served."""
         for name in ("tool_calls", "function_call", "tool_call_id", "audio"):
             if getattr(self, name):
                 fix = "Put it into the content: tool calls are not built yet"
                 raise unsupported(f"messages[].{name}", fix, param=name)
-        return self
-
-    @model_validator(mode="after")
-    def _has_content(self) -> Self:
         if self.content is None and self.role != "assistant":
             raise HeadraceError(
                 f"A message of the role {self.role} has no content",
@@ -76,16 +71,15 @@ class ChatMessage(Body):
                 fix="Add its text",
                 param="content",
             )
-        return self
 
     def as_template_input(self) -> dict[str, Any]:
         """The message as chat templates know it: content is a string, and absent fields are absent."""
         message: dict[str, Any] = {"role": self.role, "content": _text(self.content)}
-        for name in ("name", "reasoning_content"):
-            if (value := getattr(self, name)) is not None:
-                message[name] = value
-        if self.reasoning is not None:
-            message["reasoning_content"] = self.reasoning
+        if self.name is not None:
+            message["name"] = self.name
+        reasoning = self.reasoning_content if self.reasoning is None else self.reasoning
+        if reasoning is not None:
+            message["reasoning_content"] = reasoning
         return message
 
 
@@ -98,8 +92,9 @@ class ChatTemplateBody(Body):
     add_special_tokens: bool = False
     chat_template_kwargs: dict[str, Any] | None = None
 
-    @model_validator(mode="after")
-    def _one_ending(self) -> Self:
+    def check(self) -> None:
+        """The prompt ends in one way."""
+        super().check()
         if self.continue_final_message and self.add_generation_prompt:
             raise HeadraceError(
                 "continue_final_message and add_generation_prompt are both true",
@@ -107,7 +102,6 @@ class ChatTemplateBody(Body):
                 fix="Set add_generation_prompt to false",
                 param="continue_final_message",
             )
-        return self
 
 
 class ChatCompletionRequest(ChatTemplateBody, SamplingBody):
@@ -142,15 +136,15 @@ class ChatCompletionRequest(ChatTemplateBody, SamplingBody):
         "echo": "It must be false or left out: /v1/completions echoes prompts",
     }
 
-    @model_validator(mode="after")
-    def _check_logprobs(self) -> Self:
+    def check(self) -> None:
+        """Alternatives come with logprobs."""
+        super().check()
         if self.top_logprobs is not None and not self.logprobs:
             raise HeadraceError(
                 f"top_logprobs is {self.top_logprobs} and logprobs is not true",
                 fix="Set logprobs to true",
                 param="top_logprobs",
             )
-        return self
 
     @property
     def token_limit(self) -> int | None:

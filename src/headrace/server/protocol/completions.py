@@ -1,8 +1,8 @@
 """The body of /v1/completions."""
 
-from typing import Annotated, ClassVar, Self, cast
+from typing import Annotated, ClassVar, cast
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from headrace.core.errors import HeadraceError
 from headrace.core.sampling_params import MAX_N
@@ -20,12 +20,13 @@ _Several = Field(min_length=1, max_length=MAX_PROMPTS, fail_fast=True)
 class CompletionRequest(SamplingBody):
     """OpenAI's body, with vLLM's extras. Every prompt gets `n` choices, numbered prompt by prompt."""
 
+    # Token ids first: to say that they are no string, pydantic would make objects of all of them.
     prompt: (
-        str
-        | Annotated[list[str], _Several]
-        | Annotated[list[int], Field(min_length=1, fail_fast=True)]
+        Annotated[list[int], Field(min_length=1, fail_fast=True)]
         | Annotated[list[Ints], _Several]
-    )
+        | Annotated[list[str], _Several]
+        | str
+    ) = Field(union_mode="left_to_right")
     max_tokens: int | None = None
     logprobs: int | None = None
     echo: bool | None = False
@@ -65,8 +66,9 @@ class CompletionRequest(SamplingBody):
             return [prompt]
         return [prompt] if isinstance(prompt[0], int) else cast(list[Prompt], prompt)
 
-    @model_validator(mode="after")
-    def _check_number_of_choices(self) -> Self:
+    def check(self) -> None:
+        """There are not too many choices."""
+        super().check()
         num_prompts, n = len(self.prompts), self.n or 1
         if num_prompts * n > MAX_N:
             raise HeadraceError(
@@ -75,4 +77,3 @@ class CompletionRequest(SamplingBody):
                 fix="Send several requests",
                 param="n",
             )
-        return self

@@ -1,8 +1,8 @@
 """The bodies of /v1/continue: those of the OpenAI routes, with token ids where messages or a prompt stood."""
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, WithJsonSchema, model_validator
+from pydantic import Field, WithJsonSchema
 
 from headrace.core.errors import HeadraceError
 from headrace.server.protocol.base import MAX_INT64, Body
@@ -39,10 +39,10 @@ class ContinueChatRequest(Continuation, ChatCompletionRequest):
     endpoint: Literal["chat.completions"]
     messages: Given = Field(default=None, exclude=True)
 
-    @model_validator(mode="after")
-    def _no_messages(self) -> Self:
+    def check(self) -> None:
+        """The messages have become token ids."""
         _refuse_prompt(self, "messages")
-        return self
+        super().check()
 
     @property
     def field_names(self) -> dict[str, str]:
@@ -67,10 +67,10 @@ class ContinueCompletionRequest(Continuation, CompletionRequest):
         """The one prompt."""
         return [self.prompt_token_ids]
 
-    @model_validator(mode="after")
-    def _refuse_prompt(self) -> Self:
+    def check(self) -> None:
+        """The prompt has become token ids."""
         _refuse_prompt(self, "prompt")
-        return self
+        super().check()
 
 
 def _refuse_prompt(body: Continuation, name: str) -> None:

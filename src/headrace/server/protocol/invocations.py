@@ -1,8 +1,8 @@
 """The body of /invocations as Hugging Face's containers take it: `inputs` and `parameters`."""
 
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from headrace.core.errors import HeadraceError
 from headrace.server.protocol.base import Body, Harmless, Texts
@@ -62,10 +62,9 @@ class GenerateParameters(Body):
     num_beams: Unsupported = None
     no_repeat_ngram_size: Unsupported = None
 
-    @model_validator(mode="after")
-    def _refuse_what_is_not_served(self) -> Self:
+    def check(self) -> None:
+        """Nothing that is not served."""
         refuse_unsupported(self, _UNSUPPORTED, prefix="parameters.")
-        return self
 
     @property
     def samples(self) -> bool:
@@ -84,8 +83,8 @@ class GenerateRequest(Body):
 
     rules: ClassVar[dict[str, str]] = {"inputs": "It must be a string, or a list of strings that is not empty"}
 
-    @model_validator(mode="after")
-    def _one_text_in_a_stream(self) -> Self:
+    def check(self) -> None:
+        """A stream has one text."""
         if self.stream and (isinstance(self.inputs, list) or (self.asked.num_return_sequences or 1) > 1):
             raise HeadraceError(
                 "stream is true for several texts",
@@ -93,7 +92,6 @@ class GenerateRequest(Body):
                 fix="Stream one text, or use /v1/completions",
                 param="stream",
             )
-        return self
 
     @property
     def asked(self) -> GenerateParameters:

@@ -72,7 +72,10 @@ def unsupported(name: str, fix: str, *, param: str | None = None) -> ApiError:
 
 def refuse_unsupported(body: BaseModel, table: Mapping[str, tuple[Accepts, str]], prefix: str = "") -> None:
     """Raise for the first field in `table`, in its order, that `body` has and that asks for something."""
-    for name in sorted(body.model_fields_set & table.keys(), key=list(table).index):
+    given = body.model_fields_set
+    if table.keys().isdisjoint(given):
+        return
+    for name in [name for name in table if name in given]:
         value = getattr(body, name)
         harmless, fix = table[name]
         if value is not None and not harmless(value):
