@@ -16,8 +16,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from headrace.kernels.batch import make_step_batch
-from headrace.kernels.ops import HeadShape, LayerCache, Ops, StepBatch
+from headrace.kernels.gpu.row_params import pack_row_params
+from headrace.kernels.gpu.sampling import sample_launches
+from headrace.kernels.gpu.sampling_workspace import empty_workspace
+from headrace.kernels.ops import HeadShape, LayerCache, Linear, Ops, ResidualStream, StepBatch
 from headrace.kernels.select import select_ops
+from headrace.kernels.torch_ops import TorchOps
 
 DEVICE = torch.device("cuda")
 DTYPE = torch.bfloat16
@@ -52,6 +56,15 @@ PREFILLS: dict[str, list[tuple[int, int]]] = {
     "128 decode + 512": [(1, 1024)] * 128 + [(512, 512)],
 }
 
+VOCAB_SIZE = 151_936
+SAMPLED: dict[str, tuple[float, int, float]] = {
+    "greedy": (0.0, 0, 1.0),
+    "plain": (0.6, 0, 1.0),
+    "top_p": (0.6, 0, 0.95),
+    "top_k + top_p": (0.6, 20, 0.95),
+}
+"""Temperature, top_k and top_p."""
+
 
 @dataclass(frozen=True, slots=True)
 class Operation:
@@ -67,7 +80,7 @@ def main() -> None:
     """Time everything and print one line for each operation."""
     arguments = _arguments()
     torch.set_grad_enabled(False)
-    ops, bandwidth = select_ops(DEVICE, DTYPE), _copy_bandwidth()
+    ops, bandwidth = select_ops(DEVICE, DTYPE), copy_bandwidth()
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, copying at {bandwidth / 1e12:.2f} TB/s")
     print(f"{'':44}{'floor us':>10}{'us':>10}{'of floor':>10}{'TB/s':>8}{'TFLOP/s':>9}")
     for operation in _operations(arguments.peer):
@@ -100,11 +113,11 @@ def measure(calls: Sequence[Callable[[], object]]) -> float:
             for call in calls:
                 call()
     graph.replay()
-    times = [_replay_seconds(graph) for _ in range(15)]
+    times = [replay_seconds(graph) for _ in range(15)]
     return statistics.median(times) / (rounds * len(calls))
 
 
-def _replay_seconds(graph: torch.cuda.CUDAGraph) -> float:
+def replay_seconds(graph: torch.cuda.CUDAGraph) -> float:
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     start.record()
     graph.replay()
@@ -113,7 +126,7 @@ def _replay_seconds(graph: torch.cuda.CUDAGraph) -> float:
     return start.elapsed_time(end) / 1e3
 
 
-def _copy_bandwidth() -> float:
+def copy_bandwidth() -> float:
     """Bytes per second, read and written together; outside a graph, which would copy by another engine."""
     source = torch.randn(1 << 30, device=DEVICE)
     target = torch.empty_like(source)
@@ -131,6 +144,8 @@ def _operations(peer: bool) -> Iterator[Operation]:
     for name, shape in SHAPES.items():
         for tokens in (1, 32, 256, 8192):
             yield from _small(name, shape, tokens)
+        for tokens in (1, 2, 4, 8, 16, 32):
+            yield from _linears(name, shape, tokens, peer)
         for batch in BATCHES:
             for context in CONTEXTS:
                 yield _attend(f"decode {name} {batch} x {context}", shape, [(1, context)] * batch)
@@ -144,6 +159,11 @@ def _operations(peer: bool) -> Iterator[Operation]:
         if peer:
             yield _peer(f"prefill {name} 4 x 2048 (SDPA)", shape, 2048, 2048, 4)
             yield _peer(f"prefill {name} 1 x 8192 (SDPA)", shape, 8192, 8192, 1)
+    for rows in (1, 32, 256):
+        for kind in SAMPLED:
+            yield _sampling(f"sample {kind}, flat S={rows}", rows, kind, peak=0.0)
+            if SAMPLED[kind][2] < 1:
+                yield _sampling(f"sample {kind}, peaked S={rows}", rows, kind, peak=12.0)
 
 
 def _layers(nbytes: int) -> int:
@@ -151,7 +171,7 @@ def _layers(nbytes: int) -> int:
     return min(max(-(-COLD_BYTES // max(nbytes, 1)), 2), MOST_LAYERS)
 
 
-def _random(*shape: int, dtype: torch.dtype = DTYPE) -> Tensor:
+def random_tensor(*shape: int, dtype: torch.dtype = DTYPE) -> Tensor:
     return torch.randn(shape, device=DEVICE, dtype=dtype)
 
 
@@ -169,10 +189,10 @@ def _small(name: str, shape: Shape, tokens: int) -> Iterator[Operation]:
 
 
 def _norms(ops: Ops, shape: Shape, tokens: int) -> list[Callable[[], object]]:
-    weight = _random(shape.hidden)
+    weight = random_tensor(shape.hidden)
 
     def call() -> Callable[[], object]:
-        x, residual = _random(tokens, shape.hidden), _random(tokens, shape.hidden, dtype=torch.float32)
+        x, residual = random_tensor(tokens, shape.hidden), random_tensor(tokens, shape.hidden, dtype=torch.float32)
         return lambda: ops.add_rms_norm(x, residual, weight, 1e-6)
 
     return [call() for _ in range(_layers(tokens * shape.hidden * 6))]
@@ -180,20 +200,65 @@ def _norms(ops: Ops, shape: Shape, tokens: int) -> list[Callable[[], object]]:
 
 def _silus(ops: Ops, shape: Shape, tokens: int) -> list[Callable[[], object]]:
     def call() -> Callable[[], object]:
-        gate_up = _random(tokens, 2 * shape.intermediate)
+        gate_up = random_tensor(tokens, 2 * shape.intermediate)
         return lambda: ops.silu_and_mul(gate_up)
 
     return [call() for _ in range(_layers(tokens * shape.intermediate * 4))]
 
 
+def _linears(name: str, shape: Shape, tokens: int, peer: bool) -> Iterator[Operation]:
+    """The linear layers of few tokens with their neighbours, and each product alone by torch."""
+    heads, hidden, inner = shape.heads, shape.hidden, shape.intermediate
+    packed, attended = (heads.num_heads + 2 * heads.num_kv_heads) * heads.head_dim, heads.num_heads * heads.head_dim
+    norm, total = torch.ones(hidden, dtype=DTYPE, device=DEVICE), random_tensor(tokens, hidden, dtype=torch.float32)
+
+    def normed(ops: Ops, linear: Linear, _: Tensor) -> object:
+        return ops.norm_linear(ResidualStream(total, DTYPE), norm, 1e-6, linear)
+
+    def gated(ops: Ops, linear: Linear, _: Tensor) -> object:
+        return ops.norm_gate_up(ResidualStream(total, DTYPE), norm, 1e-6, linear)
+
+    def added(ops: Ops, linear: Linear, x: Tensor) -> object:
+        return ops.linear_add(x, linear, ResidualStream(total, DTYPE))
+
+    for label, inputs, outputs, call in (
+        ("norm_qkv", hidden, packed, normed),
+        ("norm_gate_up", hidden, 2 * inner, gated),
+        ("output_add", attended, hidden, added),
+        ("down_add", inner, hidden, added),
+    ):
+        yield _linear(f"{label} {name} m={tokens}", tokens, inputs, outputs, call)
+        if peer:
+            product = f"linear {inputs} to {outputs} m={tokens} (torch)"
+            yield _linear(product, tokens, inputs, outputs, lambda _, linear, x: linear(x), TorchOps())
+
+
+def _linear(
+    name: str,
+    tokens: int,
+    inputs: int,
+    outputs: int,
+    call: Callable[[Ops, Linear, Tensor], object],
+    made_by: Ops | None = None,
+) -> Operation:
+    nbytes = inputs * outputs * DTYPE.itemsize
+
+    def prepare(ops: Ops) -> list[Callable[[], object]]:
+        x = random_tensor(tokens, inputs)
+        layers = [(made_by or ops).dense(random_tensor(outputs, inputs)) for _ in range(_layers(nbytes))]
+        return [lambda layer=layer: call(ops, layer, x) for layer in layers]
+
+    return Operation(name, nbytes, 2 * tokens * inputs * outputs, prepare)
+
+
 def _rotations(ops: Ops, shape: Shape, tokens: int) -> list[Callable[[], object]]:
-    heads, cos_sin = shape.heads, _random(4096, shape.heads.head_dim, dtype=torch.float32)
-    norms = (_random(heads.head_dim), _random(heads.head_dim)) if shape.qk_norm else (None, None)
-    batch, caches = _step([(1, 17)] * tokens, heads)
+    heads, cos_sin = shape.heads, random_tensor(4096, shape.heads.head_dim, dtype=torch.float32)
+    norms = (random_tensor(heads.head_dim), random_tensor(heads.head_dim)) if shape.qk_norm else (None, None)
+    batch, caches = step_of([(1, 17)] * tokens, heads)
     width = (heads.num_heads + 2 * heads.num_kv_heads) * heads.head_dim
 
     def call(cache: LayerCache) -> Callable[[], object]:
-        qkv = _random(tokens, width)
+        qkv = random_tensor(tokens, width)
         return lambda: ops.rope_and_cache(qkv, heads, cos_sin, batch, cache, *norms, eps=1e-6)
 
     return [call(cache) for cache in caches]
@@ -206,8 +271,8 @@ def _attend(name: str, shape: Shape, rows: list[tuple[int, int]]) -> Operation:
     queries = 2 * tokens * heads.num_heads * heads.head_dim * DTYPE.itemsize
 
     def prepare(ops: Ops) -> list[Callable[[], object]]:
-        batch, caches = _step(rows, heads)
-        q = _random(tokens, heads.num_heads, heads.head_dim)
+        batch, caches = step_of(rows, heads)
+        q = random_tensor(tokens, heads.num_heads, heads.head_dim)
         return [lambda cache=cache: ops.attend(q, cache, batch, 0.09, None) for cache in caches]
 
     return Operation(name, kv + queries, 4 * pairs * heads.num_heads * heads.head_dim, prepare)
@@ -218,9 +283,9 @@ def _peer(name: str, shape: Shape, new: int, context: int, batch: int) -> Operat
     ours, heads = _attend(name, shape, [(new, context)] * batch), shape.heads
 
     def prepare(_: Ops) -> list[Callable[[], object]]:
-        q = _random(batch, heads.num_heads, new, heads.head_dim)
+        q = random_tensor(batch, heads.num_heads, new, heads.head_dim)
         shapes = (batch, heads.num_kv_heads, context, heads.head_dim)
-        pairs = [(_random(*shapes), _random(*shapes)) for _ in range(_layers(ours.nbytes))]
+        pairs = [(random_tensor(*shapes), random_tensor(*shapes)) for _ in range(_layers(ours.nbytes))]
         return [
             lambda k=k, v=v: F.scaled_dot_product_attention(q, k, v, is_causal=new > 1, enable_gqa=True)
             for k, v in pairs
@@ -229,7 +294,25 @@ def _peer(name: str, shape: Shape, new: int, context: int, batch: int) -> Operat
     return Operation(name, ours.nbytes, ours.flops, prepare)
 
 
-def _step(rows: Sequence[tuple[int, int]], heads: HeadShape) -> tuple[StepBatch, list[LayerCache]]:
+def _sampling(name: str, rows: int, kind: str, peak: float) -> Operation:
+    """From normal logits, of which 5 a row may be larger by `peak`, as a trained model's are."""
+    temperature, top_k, top_p = SAMPLED[kind]
+    nbytes = rows * VOCAB_SIZE * DTYPE.itemsize
+    packed = [pack_row_params(temperature, top_k, top_p, 0.0, seed) for seed in range(rows)]
+    params = torch.tensor(packed, dtype=torch.int32, device=DEVICE)
+    row_ids, tokens, last_tokens = (torch.arange(rows, dtype=torch.int32, device=DEVICE) for _ in range(3))
+    workspace = empty_workspace(rows, VOCAB_SIZE, DEVICE)
+
+    def call() -> Callable[[], object]:
+        logits = random_tensor(rows, VOCAB_SIZE)
+        logits[:, torch.randint(VOCAB_SIZE, (5,), device=DEVICE)] += peak
+        launches = sample_launches(logits, row_ids, row_ids, params, tokens, last_tokens, workspace)
+        return lambda: [launch.run() for launch in launches]
+
+    return Operation(name, nbytes, 0, lambda _: [call() for _ in range(_layers(nbytes))])
+
+
+def step_of(rows: Sequence[tuple[int, int]], heads: HeadShape) -> tuple[StepBatch, list[LayerCache]]:
     """A step over scattered blocks, and the caches of several layers."""
     needs = [-(-length // BLOCK_SIZE) for _, length in rows]
     order = iter(torch.randperm(sum(needs)).tolist())
@@ -237,7 +320,7 @@ def _step(rows: Sequence[tuple[int, int]], heads: HeadShape) -> tuple[StepBatch,
     batch = make_step_batch([new for new, _ in rows], [length for _, length in rows], tables, BLOCK_SIZE, DEVICE)
     shape = (2, sum(needs), heads.num_kv_heads, BLOCK_SIZE, heads.head_dim)
     nbytes = 2 * sum(needs) * heads.num_kv_heads * BLOCK_SIZE * heads.head_dim * DTYPE.itemsize
-    return batch, [LayerCache(*_random(*shape).unbind()) for _ in range(_layers(nbytes))]
+    return batch, [LayerCache(*random_tensor(*shape).unbind()) for _ in range(_layers(nbytes))]
 
 
 if __name__ == "__main__":

@@ -81,8 +81,26 @@ class Int4Groups:
         return self.q.shape[1] // self.scale.shape[1]
 
 
+@dataclass(slots=True)
+class ResidualStream:
+    """The residual stream of a step, `[T, H]`: `total` is float32 whatever the `dtype` of activations.
+
+    Rounding it at each layer would be the largest error of all. `pending`, in `dtype`, is what was added last where the
+    next norm, which reads the stream anyway, has not added it to `total` yet.
+    """
+
+    total: Tensor
+    dtype: torch.dtype
+    pending: Tensor | None = None
+
+
 class Ops(Protocol):
     """The operations. T tokens, H hidden size, D head dimension; activations in the model's dtype."""
+
+    @property
+    def capturable(self) -> bool:
+        """Whether they neither wait for the device nor depend on its values, so that a step can be captured once."""
+        ...
 
     def dense(self, weight: Tensor, bias: Tensor | None = None) -> Linear:
         """A linear layer that keeps `weight` [out, in] in its own dtype. May consume (repack) the weight."""
@@ -105,14 +123,27 @@ class Ops(Protocol):
         ...
 
     def add_rms_norm(self, x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> Tensor:
-        """`residual += x` in place, then its `rms_norm` in the dtype of `x`.
-
-        The residual stream is float32 whatever the dtype: rounding it at each layer would be the largest error of all.
-        """
+        """`residual += x` in place, float32, then its `rms_norm` in the dtype of `x`."""
         ...
 
     def silu_and_mul(self, gate_up: Tensor) -> Tensor:
         """[T, 2 * I] (gate, then up) to silu(gate) * up, [T, I]."""
+        ...
+
+    def norm_stream(self, stream: ResidualStream, weight: Tensor, eps: float) -> Tensor:
+        """The `rms_norm` of the stream, in its dtype, [T, H]; what was pending is added first."""
+        ...
+
+    def norm_linear(self, stream: ResidualStream, weight: Tensor, eps: float, linear: Linear) -> Tensor:
+        """A linear layer after `norm_stream`; [T, out]."""
+        ...
+
+    def norm_gate_up(self, stream: ResidualStream, weight: Tensor, eps: float, gate_up: Linear) -> Tensor:
+        """`silu_and_mul` after `norm_linear`; [T, out / 2]."""
+        ...
+
+    def linear_add(self, x: Tensor, linear: Linear, stream: ResidualStream) -> None:
+        """Add a linear layer of `x` to the stream. Nothing may be pending."""
         ...
 
     def rope_and_cache(

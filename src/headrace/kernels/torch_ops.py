@@ -7,12 +7,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from headrace.kernels.ops import HeadShape, Int4Groups, LayerCache, Linear, StepBatch
+from headrace.kernels.cache_dtype import as_cached, indexable
+from headrace.kernels.ops import HeadShape, Int4Groups, LayerCache, Linear, ResidualStream, StepBatch
 from headrace.kernels.torch_linear import TorchDense, TorchInt4, TorchInt8
 
 
 class TorchOps:
     """`Ops` by its definition: clear first, fast second."""
+
+    capturable = False
 
     def dense(self, weight: Tensor, bias: Tensor | None = None) -> Linear:
         """A linear layer that keeps `weight` [out, in] in its own dtype."""
@@ -39,6 +42,26 @@ class TorchOps:
         gate, up = gate_up.float().chunk(2, dim=-1)
         return (F.silu(gate) * up).to(gate_up.dtype)
 
+    def norm_stream(self, stream: ResidualStream, weight: Tensor, eps: float) -> Tensor:
+        """The `rms_norm` of the stream, in its dtype; what was pending is added first."""
+        if stream.pending is None:
+            return self.rms_norm(stream.total, weight, eps).to(stream.dtype)
+        pending, stream.pending = stream.pending, None
+        return self.add_rms_norm(pending, stream.total, weight, eps)
+
+    def norm_linear(self, stream: ResidualStream, weight: Tensor, eps: float, linear: Linear) -> Tensor:
+        """A linear layer after `norm_stream`."""
+        return linear(self.norm_stream(stream, weight, eps))
+
+    def norm_gate_up(self, stream: ResidualStream, weight: Tensor, eps: float, gate_up: Linear) -> Tensor:
+        """`silu_and_mul` after `norm_linear`."""
+        return self.silu_and_mul(self.norm_linear(stream, weight, eps, gate_up))
+
+    def linear_add(self, x: Tensor, linear: Linear, stream: ResidualStream) -> None:
+        """Add a linear layer of `x` to the stream: the next norm does."""
+        assert stream.pending is None
+        stream.pending = linear(x)
+
     def rope_and_cache(
         self,
         qkv: Tensor,
@@ -54,7 +77,7 @@ class TorchOps:
         packed = qkv.view(len(qkv), -1, heads.head_dim)
         q, k, v = torch.split(packed, [heads.num_heads, heads.num_kv_heads, heads.num_kv_heads], dim=1)
         angles = cos_sin[batch.positions]
-        write_cache(cache, batch.slots, _rotate(_head_norm(k, k_norm, eps), angles).to(qkv.dtype), v)
+        write_cache(cache, batch.slots, _rotate(_head_norm(k, k_norm, eps), angles), v)
         return _rotate(_head_norm(q, q_norm, eps), angles).to(qkv.dtype)
 
     def attend(self, q: Tensor, cache: LayerCache, batch: StepBatch, scale: float, window: int | None) -> Tensor:
@@ -68,16 +91,16 @@ class TorchOps:
 
     def copy_blocks(self, cache: LayerCache, source: Tensor, target: Tensor) -> None:
         """Copy whole blocks within one layer's cache; int64 [N] each."""
-        cache.k[target] = cache.k[source]
-        cache.v[target] = cache.v[source]
+        for blocks in map(indexable, (cache.k, cache.v)):
+            blocks[target] = blocks[source]
 
 
 def write_cache(cache: LayerCache, slots: Tensor, k: Tensor, v: Tensor) -> None:
-    """Store keys and values [T, num_kv_heads, head_dim] at their slots."""
+    """Store keys and values [T, num_kv_heads, head_dim] at their slots, in the dtype of the cache."""
     block_size = cache.k.shape[2]
     block, offset = slots // block_size, slots % block_size
-    cache.k[block, :, offset] = k
-    cache.v[block, :, offset] = v
+    for target, values in ((cache.k, k), (cache.v, v)):
+        indexable(target)[block, :, offset] = indexable(as_cached(values, target.dtype))
 
 
 def _normalize(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -109,7 +132,8 @@ def _gather(blocks: Tensor, batch: StepBatch) -> Tensor:
     """
     longest = int(batch.kv_lens.max())
     tables = batch.block_tables[:, : -(-longest // blocks.shape[2])]
-    gathered = blocks[tables.long()].transpose(1, 2).flatten(2, 3)[:, :, :longest].float()
+    paged = indexable(blocks)[tables.long()].view(blocks.dtype)
+    gathered = paged.transpose(1, 2).flatten(2, 3)[:, :, :longest].float()
     written = torch.arange(longest, device=blocks.device) < batch.context_lens.unsqueeze(1)
     return gathered.masked_fill(~written[:, None, :, None], 0.0)
 

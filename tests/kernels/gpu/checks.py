@@ -3,9 +3,11 @@
 import torch
 from gpu_cases import DEVICE, batch_on_device, device_cache, device_case
 from kernel_cases import assert_near
+from torch import Tensor
 
 from headrace.kernels.batch import make_step_batch
-from headrace.kernels.ops import HeadShape, LayerCache, Ops
+from headrace.kernels.cache_dtype import FP8
+from headrace.kernels.ops import HeadShape, LayerCache, Ops, ResidualStream
 from headrace.kernels.torch_ops import TorchOps
 
 Rows = list[tuple[int, int]]
@@ -31,6 +33,38 @@ def check_silu_and_mul(ops: Ops, dtype: torch.dtype, tokens: int, width: int) ->
     """Both tails of silu are among the values."""
     gate_up = torch.randn(tokens, 2 * width, device=DEVICE).mul_(30).to(dtype)
     assert_near(ops.silu_and_mul(gate_up), TorchOps().silu_and_mul(gate_up), dtype)
+
+
+def check_norm_linear(ops: Ops, dtype: torch.dtype, tokens: int, inputs: int, outputs: int, bias: bool = False) -> None:
+    """A linear layer after the norm of the residual stream, alone and with silu and product behind it."""
+    (weight, offset), norm = random_linear(inputs, 2 * outputs, dtype, bias), torch.randn(inputs, device=DEVICE)
+    total = 3 * torch.randn(tokens, inputs, device=DEVICE)
+    actual, expected = ResidualStream(total.clone(), dtype), ResidualStream(total.clone(), dtype)
+    linears = ops.dense(weight, offset), TorchOps().dense(weight, offset)
+    y = ops.norm_linear(actual, norm, 1e-5, linears[0])
+    assert_near(y, TorchOps().norm_linear(expected, norm, 1e-5, linears[1]), dtype)
+    y = ops.norm_gate_up(actual, norm, 1e-5, linears[0])
+    assert_near(y, TorchOps().norm_gate_up(expected, norm, 1e-5, linears[1]), dtype)
+    assert torch.equal(actual.total, total)
+
+
+def check_linear_add(ops: Ops, dtype: torch.dtype, tokens: int, inputs: int, outputs: int, bias: bool = False) -> None:
+    """What a linear layer adds to the residual stream, now or at the next norm; and the layer by itself."""
+    (weight, offset), norm = random_linear(inputs, outputs, dtype, bias), torch.randn(outputs, device=DEVICE)
+    x, total = torch.randn(tokens, inputs, device=DEVICE).to(dtype), torch.randn(tokens, outputs, device=DEVICE)
+    actual, expected = ResidualStream(total.clone(), dtype), ResidualStream(total.clone(), dtype)
+    linears = ops.dense(weight, offset), TorchOps().dense(weight, offset)
+    assert_near(linears[0](x), linears[1](x), dtype)
+    ops.linear_add(x, linears[0], actual)
+    TorchOps().linear_add(x, linears[1], expected)
+    assert_near(ops.norm_stream(actual, norm, 1e-5), TorchOps().norm_stream(expected, norm, 1e-5), dtype)
+    assert_near(actual.total, expected.total, dtype)
+
+
+def random_linear(inputs: int, outputs: int, dtype: torch.dtype, bias: bool) -> tuple[Tensor, Tensor | None]:
+    """A weight [outputs, inputs] that keeps the size of its inputs, and a bias."""
+    weight = torch.randn(outputs, inputs, device=DEVICE) / inputs**0.5
+    return weight.to(dtype), torch.randn(outputs, device=DEVICE).to(dtype) if bias else None
 
 
 def check_rope_and_cache(
@@ -78,3 +112,31 @@ def check_copy_blocks(ops: Ops, dtype: torch.dtype, heads: HeadShape, block_size
     TorchOps().copy_blocks(expected, source, target)
     assert torch.equal(cache.k, expected.k)
     assert torch.equal(cache.v, expected.v)
+
+
+def check_rope_and_fp8_cache(ops: Ops, dtype: torch.dtype, heads: HeadShape, size: float) -> None:
+    """Values equal; keys too, but for the few whose last bits before rounding decided; nothing else written."""
+    batch = batch_on_device(make_step_batch([1, 7, 3, 1], [8, 23, 9, 1], [[4, 0], [2, 6, 1], [3, 5], [7]], 16))
+    qkv = torch.randn(12, (heads.num_heads + 2 * heads.num_kv_heads) * heads.head_dim, device=DEVICE)
+    qkv = qkv.mul_(size).to(dtype)
+    cos_sin = torch.randn(64, heads.head_dim, device=DEVICE)
+    ours, theirs = (device_cache(8, heads, FP8, 16) for _ in range(2))
+    q = ops.rope_and_cache(qkv, heads, cos_sin, batch, ours)
+    assert_near(q, TorchOps().rope_and_cache(qkv, heads, cos_sin, batch, theirs), dtype)
+    assert torch.equal(ours.v.float().nan_to_num(nan=777.0), theirs.v.float().nan_to_num(nan=777.0))
+    keys, expected = ours.k.float(), theirs.k.float()
+    assert torch.equal(keys.isnan(), expected.isnan())
+    differ = keys.nan_to_num() != expected.nan_to_num()
+    assert differ.float().mean() < 1e-3
+    step = (keys - expected)[differ].abs() / expected[differ].abs().clamp_min(2**-9)
+    assert bool((step <= 1).all())
+
+
+def check_attend_fp8(
+    ops: Ops, dtype: torch.dtype, rows: Rows, heads: HeadShape, window: int | None = None, block_size: int = 16
+) -> None:
+    """As `check_attend`, over a cache in fp8."""
+    case = device_case(rows, heads, dtype, block_size)
+    cache = LayerCache(case.cache.k.to(FP8), case.cache.v.to(FP8))
+    expected = TorchOps().attend(case.q, cache, batch_on_device(case.batch), heads.head_dim**-0.5, window)
+    assert_near(ops.attend(case.q, cache, case.batch, heads.head_dim**-0.5, window), expected, dtype)

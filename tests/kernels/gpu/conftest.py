@@ -1,10 +1,11 @@
 """The Triton kernels on a GPU where there is one, and interpreted on the CPU everywhere else."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
-from gpu_cases import DEVICE, interpreter_knows_bfloat16
+from gpu_cases import DEVICE, interpreter_knows_bfloat16, interpreter_rounds_to_fp8, interpreter_skips_assembly
 
 from headrace.kernels.gpu.device import GpuTraits, traits_of
 from headrace.kernels.gpu.ops import TritonOps
@@ -12,9 +13,11 @@ from headrace.kernels.gpu.ops import TritonOps
 
 @pytest.fixture(scope="session", autouse=True)
 def complete_interpreter() -> None:
-    """Without a GPU: let the interpreter multiply bfloat16."""
+    """Without a GPU: let the interpreter multiply bfloat16, round to fp8 and pass over assembly."""
     if DEVICE.type == "cpu":
         interpreter_knows_bfloat16()
+        interpreter_skips_assembly()
+        interpreter_rounds_to_fp8()
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +28,8 @@ def poisoned_memory() -> Iterator[None]:
     torch.use_deterministic_algorithms(False)
 
 
-@pytest.fixture
-def triton_ops() -> TritonOps:
-    """The kernels; without a GPU for one of four multiprocessors, so that every program has several chunks."""
-    return TritonOps(GpuTraits((9, 0), 4) if DEVICE.type == "cpu" else traits_of(DEVICE))
+@pytest.fixture(params=[4] if DEVICE.type == "cpu" else [4, None], ids=lambda count: f"{count or 'all'} processors")
+def triton_ops(request: pytest.FixtureRequest) -> TritonOps:
+    """The kernels, for a card of four multiprocessors, so that every program has several chunks; and the real card."""
+    traits = GpuTraits((9, 0), 4) if DEVICE.type == "cpu" else traits_of(DEVICE)
+    return TritonOps(replace(traits, num_multiprocessors=request.param) if request.param else traits)

@@ -2,9 +2,11 @@
 
 import numpy as np
 import torch
+import triton.language as tl
 from kernel_cases import Case, poisoned_cache, random_case
 from numpy.typing import NDArray
 
+from headrace.kernels.cache_dtype import FP8, FP8_LARGEST
 from headrace.kernels.ops import HeadShape, LayerCache, StepBatch
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -24,6 +26,35 @@ def interpreter_knows_bfloat16() -> None:
         return handle.data.astype(np.float32)
 
     InterpreterBuilder.create_dot = create_dot
+
+
+def interpreter_skips_assembly() -> None:
+    """Of instructions that Triton has no word for, the kernels use only such as compute nothing."""
+    from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
+
+    class Nothing:
+        def get_result(self, _: int) -> TensorHandle:
+            return TensorHandle(np.zeros(1, np.int32), tl.int32)
+
+    InterpreterBuilder.create_inline_asm = lambda *_: Nothing()
+
+
+def interpreter_rounds_to_fp8() -> None:
+    """Triton's interpreter cuts small numbers off and carries into the exponent; what is out of range must be NaN."""
+    from triton.runtime import interpreter
+
+    convert = interpreter._convert_float
+
+    def convert_float(
+        values: NDArray[np.generic], source: tl.dtype, target: tl.dtype, rounding: object
+    ) -> NDArray[np.generic]:
+        if str(target) != "fp8e4nv" or str(source) != "fp32":
+            return convert(values, source, target, rounding)
+        wide = torch.from_numpy(values.view(np.float32).copy())
+        narrow = torch.where(wide.abs() > FP8_LARGEST, torch.nan, wide).to(FP8)
+        return narrow.view(torch.uint8).numpy()
+
+    interpreter._convert_float = convert_float
 
 
 def device_case(

@@ -7,6 +7,8 @@ from gpu_cases import EVERY_DTYPE, batch_on_device, device_case
 from kernel_cases import MIXES, assert_near
 
 from headrace.kernels.batch import make_step_batch
+from headrace.kernels.gpu.decode_plan import chunk_rule
+from headrace.kernels.gpu.device import GpuTraits
 from headrace.kernels.gpu.ops import TritonOps
 from headrace.kernels.ops import HeadShape
 from headrace.kernels.torch_ops import TorchOps
@@ -94,3 +96,13 @@ def test_a_row_does_not_depend_on_what_its_mates_hold(triton_ops: TritonOps, row
 
 def test_large_heads_are_left_to_the_specification(triton_ops: TritonOps) -> None:
     check_attend(triton_ops, torch.float32, [(1, 20), (3, 3)], HeadShape(2, 1, 512))
+
+
+@pytest.mark.parametrize("rows", [1, 7, 8, 64, 100, 256, 512, 1000])
+def test_memory_for_chunks_is_bounded_at_every_number_of_rows(rows: int) -> None:
+    """Captured steps have rows of the longest context; the merge takes a power of two."""
+    rule = chunk_rule(rows, 8, None, GpuTraits((9, 0), 132))
+    batch = make_step_batch([1] * rows, [1] * rows, [[0]] * rows, 16)
+    batch.kv_lens[:] = 131_072
+    assert rule.most_items(batch) <= max(8192, 16 * rows)
+    assert rule.max_splits.bit_count() == 1

@@ -13,9 +13,14 @@ from checks import (
     check_add_rms_norm,
     check_attend,
     check_copy_blocks,
+    check_linear_add,
+    check_norm_linear,
     check_rope_and_cache,
+    check_rope_and_fp8_cache,
     check_silu_and_mul,
 )
+from sampling_checks import check_random_rows
+from sampling_twin import Asked
 
 from headrace.kernels.gpu.ops import TritonOps
 from headrace.kernels.ops import HeadShape, Ops
@@ -27,11 +32,33 @@ USERS = {
     "softmax": ("decode_attention", "prefill_attention"),
     "paged_tile": ("decode_attention", "prefill_attention"),
     "merge": ("decode_attention",),
+    "sampling_noise": ("sampling_scores",),
+    "sampling_truncation": ("sampling_choice",),
 }
 """Modules without a kernel of their own, and the kernels that call them."""
 MUTATIONS: dict[str, tuple[str, str, str, Check]] = {
     "the norm divides by the padded width": (
         "rms_norm", "/ width + eps", "/ BLOCK + eps", lambda ops: check_add_rms_norm(ops, DTYPE, 3, 33),
+    ),
+    "the norm before a gemv divides by the padded width": (
+        "gemv", "_sum(values * values) / IN", "_sum(values * values) / (CHUNKS * WIDTH)",
+        lambda ops: check_norm_linear(ops, DTYPE, 2, 520, 20),
+    ),
+    "gate and up change places in a gemv": (
+        "gemv", "result / (1.0 + tl.exp(-result)) * (_sum(ups * scaled)", "result * tl.sigmoid(_sum(ups * scaled)",
+        lambda ops: check_norm_linear(ops, DTYPE, 1, 256, 64),
+    ),
+    "a gemv replaces the residual stream": (
+        "gemv", "result += tl.load(target, row < OUT, other=0.0)", "result += 0.0",
+        lambda ops: check_linear_add(ops, DTYPE, 1, 256, 64),
+    ),
+    "one warp's share of the inputs is left out": (
+        "small_matmul", "tl.sum(acc, axis=0)", "tl.max(acc, axis=0)",
+        lambda ops: check_linear_add(ops, DTYPE, 9, 512, 64),
+    ),
+    "the last token is not written": (
+        "small_matmul", "exists = (token < tokens)[None, :]", "exists = (token < tokens - 1)[None, :]",
+        lambda ops: check_linear_add(ops, DTYPE, 9, 512, 64),
     ),
     "silu's exponent has the wrong sign": (
         "silu_and_mul", "tl.exp(-gate)", "tl.exp(gate)", lambda ops: check_silu_and_mul(ops, DTYPE, 3, 17),
@@ -39,6 +66,10 @@ MUTATIONS: dict[str, tuple[str, str, str, Check]] = {
     "the second half turns the other way": (
         "rope_and_cache", "second * cos + first * sin", "second * cos - first * sin",
         lambda ops: check_rope_and_cache(ops, DTYPE, HEADS),
+    ),
+    "fp8 is bounded too low": (
+        "rope_and_cache", "_FP8_LARGEST, propagate", "240.0, propagate",
+        lambda ops: check_rope_and_fp8_cache(ops, DTYPE, HEADS, size=300.0),
     ),
     "values are normed like keys": (
         "rope_and_cache", "tl.where(is_value, first, first * inverse", "tl.where(is_query, first, first * inverse",
@@ -76,6 +107,26 @@ MUTATIONS: dict[str, tuple[str, str, str, Check]] = {
     ),
     "offsets within a block are dropped": (
         "paged_tile", "token % BLOCK_SIZE", "token * 0", lambda ops: check_attend(ops, DTYPE, [(1, 60)], HEADS),
+    ),
+    "all seeds have the same noise": (
+        "sampling_noise", "tl.load(row_params).to(tl.uint32, bitcast=True)", "tl.load(row_params).to(tl.uint32) * 0",
+        lambda _: check_random_rows([Asked(seed=7), Asked(seed=8)], 700),
+    ),
+    "the last of equals is taken": (
+        "sampling_scores", "tl.min(tl.where(best == largest, found, vocab_size - 1))",
+        "tl.max(tl.where(best == largest, found, 0))", lambda _: check_random_rows([Asked(0.0)] * 3, 40, spread=0.0),
+    ),
+    "top_k keeps thirty times as many": (
+        "sampling_truncation", "vocab_size, TILE, TILES) >= k", "vocab_size, TILE, TILES) >= 30 * k",
+        lambda _: check_random_rows([Asked(50.0, 3, seed=seed) for seed in range(5)], 100),
+    ),
+    "top_p keeps a tenth as much": (
+        "sampling_truncation", "limit = top_p", "limit = 0.1 * top_p",
+        lambda _: check_random_rows([Asked(50.0, top_p=0.9, seed=seed) for seed in range(6)], 100),
+    ),
+    "the token does not go to its row": (
+        "sampling_choice", "last_tokens + row", "last_tokens + index",
+        lambda _: check_random_rows([Asked(0.0)] * 3, 40),
     ),
 }  # fmt: skip
 """What goes wrong -> module, its text, the mutation, and the check that must fail."""

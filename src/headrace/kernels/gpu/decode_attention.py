@@ -11,9 +11,10 @@ from torch import Tensor
 
 from headrace.kernels.gpu.decode_plan import ITEM_FIELDS, DecodeWork
 from headrace.kernels.gpu.device import GpuTraits
+from headrace.kernels.gpu.early_launch import await_predecessor, let_successor_begin
 from headrace.kernels.gpu.launch import Arguments, Launch
 from headrace.kernels.gpu.merge import merge_chunks
-from headrace.kernels.gpu.paged_tile import load_tile, needs_wide_places, token_places
+from headrace.kernels.gpu.paged_tile import load_tile, needs_wide_places, token_places, widened
 from headrace.kernels.gpu.softmax import absorb_tile
 from headrace.kernels.gpu.tiles import decode_tiles
 from headrace.kernels.ops import LayerCache, StepBatch
@@ -52,8 +53,11 @@ def decode_attention_kernel(
     MERGED: tl.constexpr,
     MERGED_QUERIES: tl.constexpr,
     WIDE: tl.constexpr,
+    EARLY: tl.constexpr = False,
 ) -> None:
     """Program (h, i) handles key head h of items i, i + programs, ...; `scale` has log2 e multiplied in."""
+    let_successor_begin(EARLY)
+    await_predecessor(EARLY)
     head = tl.program_id(0)
     query = tl.arange(0, QUERIES)
     column = tl.arange(0, DIM)
@@ -121,7 +125,7 @@ def _attend_chunk(
         values = load_tile(pointers, seen[:, None], in_head[None, :], True, HEAD_DIM != DIM)
         scores = tl.dot(queries, keys.to(queries.dtype), input_precision="ieee")
         scores = tl.where(seen[None, :], scores, float("-inf"))
-        acc, largest, total = absorb_tile(acc, largest, total, scores, values.to(queries.dtype), scale)
+        acc, largest, total = absorb_tile(acc, largest, total, scores, widened(values, queries.dtype, KEYS, DIM), scale)
     return acc / total[:, None], largest + tl.log2(total)
 
 

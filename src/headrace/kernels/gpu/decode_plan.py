@@ -21,30 +21,33 @@ ITEM_FIELDS = 8
 """int32 values of an item: row, token, first key, last key + 1, chunks of the row, this chunk; two are unused."""
 _FEW_PROGRAMS = 64
 _FEW_CHUNK_TOKENS = 64
-_LEAST_CHUNK_TOKENS, _MOST_CHUNK_TOKENS = 128, 512
+_LEAST_CHUNK_TOKENS, _MOST_CHUNK_TOKENS = 64, 512
+_LEAST_SPLITS, _MOST_SPLITS = 16, 128
+_MOST_CHUNKS = 8192
+"""Of a step, if all rows are long: captured steps have memory for so many."""
 _ROWS_AT_A_TIME = 256
 
 
 @dataclass(frozen=True, slots=True)
 class ChunkRule:
-    """A row is cut into at most `max_splits` chunks of a multiple of `min_chunk` tokens; `window` None: all is seen.
+    """A row is cut into equal chunks of at most `chunk_tokens`, or into `max_splits`; `window` None: all is seen.
 
     `latency_bound` if the step is too small to fill the card: what counts then is how soon one program is done.
     """
 
     max_splits: int
-    min_chunk: int
+    chunk_tokens: int
     window: int | None
     latency_bound: bool
 
     @property
     def constants(self) -> dict[str, int]:
         """As the kernels want them."""
-        return {"MAX_SPLITS": self.max_splits, "MIN_CHUNK": self.min_chunk, "WINDOW": self.window or 0}
+        return {"MAX_SPLITS": self.max_splits, "CHUNK": self.chunk_tokens, "WINDOW": self.window or 0}
 
     def most_items(self, batch: StepBatch) -> int:
         """Chunks of a step whose lengths are known, at most."""
-        return int(np.minimum(-(-batch.kv_lens // self.min_chunk), self.max_splits).sum())
+        return int(np.minimum(-(-batch.kv_lens // self.chunk_tokens), self.max_splits).sum())
 
 
 def chunk_rule(num_rows: int, num_kv_heads: int, window: int | None, traits: GpuTraits) -> ChunkRule:
@@ -52,8 +55,9 @@ def chunk_rule(num_rows: int, num_kv_heads: int, window: int | None, traits: Gpu
     units = num_rows * num_kv_heads
     if units < _FEW_PROGRAMS:
         return ChunkRule(32, _FEW_CHUNK_TOKENS, window, True)
-    share = _floor_power(256 * units // traits.num_multiprocessors)
-    return ChunkRule(128, min(max(share, _LEAST_CHUNK_TOKENS), _MOST_CHUNK_TOKENS), window, False)
+    share = _floor_power(128 * units // traits.num_multiprocessors)
+    splits = min(max(_floor_power(_MOST_CHUNKS // num_rows), _LEAST_SPLITS), _MOST_SPLITS)
+    return ChunkRule(splits, min(max(share, _LEAST_CHUNK_TOKENS), _MOST_CHUNK_TOKENS), window, False)
 
 
 def _floor_power(number: int) -> int:
@@ -67,8 +71,10 @@ def _first_seen(context: tl.tensor, WINDOW: tl.constexpr) -> tl.tensor:
 
 
 @triton.jit
-def _chunk_tokens(seen: tl.tensor, MAX_SPLITS: tl.constexpr, MIN_CHUNK: tl.constexpr) -> tl.tensor:
-    return tl.maximum(tl.cdiv(tl.cdiv(seen, MAX_SPLITS), MIN_CHUNK), 1) * MIN_CHUNK
+def _tokens_of_chunk(seen: tl.tensor, MAX_SPLITS: tl.constexpr, CHUNK: tl.constexpr) -> tl.tensor:
+    """Of equal chunks, as few as are no longer than `CHUNK`: a long one beside a short rest would be waited for."""
+    chunks = tl.minimum(tl.maximum(tl.cdiv(seen, CHUNK), 1), MAX_SPLITS)
+    return tl.maximum(tl.cdiv(tl.cdiv(seen, chunks), 16), 1) * 16
 
 
 @triton.jit
@@ -78,17 +84,17 @@ def _num_chunks(
     query_start: tl.tensor,
     context_lens: tl.tensor,
     MAX_SPLITS: tl.constexpr,
-    MIN_CHUNK: tl.constexpr,
+    CHUNK: tl.constexpr,
     WINDOW: tl.constexpr,
 ) -> tl.tensor:
     """Chunks of each row; none of one that does not decode (adds other than one token)."""
     queries = tl.load(query_start + row + 1, exists, other=0) - tl.load(query_start + row, exists, other=0)
     context = tl.load(context_lens + row, exists, other=0)
     seen = context - _first_seen(context, WINDOW)
-    return tl.where(queries == 1, tl.cdiv(seen, _chunk_tokens(seen, MAX_SPLITS, MIN_CHUNK)), 0)
+    return tl.where(queries == 1, tl.cdiv(seen, _tokens_of_chunk(seen, MAX_SPLITS, CHUNK)), 0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows"])
 def decode_plan_kernel(
     items: tl.tensor,
     num_items: tl.tensor,
@@ -96,7 +102,7 @@ def decode_plan_kernel(
     context_lens: tl.tensor,
     num_rows: tl.tensor,
     MAX_SPLITS: tl.constexpr,
-    MIN_CHUNK: tl.constexpr,
+    CHUNK: tl.constexpr,
     WINDOW: tl.constexpr,
     ROWS: tl.constexpr,
     FIELDS: tl.constexpr,
@@ -106,13 +112,11 @@ def decode_plan_kernel(
     before = 0
     for start in range(0, row, ROWS):
         rows = start + tl.arange(0, ROWS)
-        before += tl.sum(
-            _num_chunks(rows, rows < row, query_start, context_lens, MAX_SPLITS, MIN_CHUNK, WINDOW), axis=0
-        )
-    own = _num_chunks(row, True, query_start, context_lens, MAX_SPLITS, MIN_CHUNK, WINDOW)
+        before += tl.sum(_num_chunks(rows, rows < row, query_start, context_lens, MAX_SPLITS, CHUNK, WINDOW), axis=0)
+    own = _num_chunks(row, True, query_start, context_lens, MAX_SPLITS, CHUNK, WINDOW)
     context = tl.load(context_lens + row)
     lowest = _first_seen(context, WINDOW)
-    size = _chunk_tokens(context - lowest, MAX_SPLITS, MIN_CHUNK)
+    size = _tokens_of_chunk(context - lowest, MAX_SPLITS, CHUNK)
     chunk = tl.arange(0, MAX_SPLITS)
     begin = lowest + chunk * size
     item = items + (before + chunk) * FIELDS

@@ -36,6 +36,11 @@ class GpuTraits:
         """Whether four warps can share one large matrix instruction (wgmma: sm_90 only)."""
         return self.capability == (9, 0)
 
+    @property
+    def launches_early(self) -> bool:
+        """Whether a kernel can begin before its predecessor is complete (programmatic dependent launch)."""
+        return self.capability >= (9, 0)
+
 
 def traits_of(device: torch.device) -> GpuTraits:
     """The traits of a CUDA device. Raises `HeadraceError` if it is too old."""

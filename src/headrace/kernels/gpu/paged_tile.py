@@ -44,3 +44,17 @@ def load_tile(
     else:
         tile = tl.load(pointers)
     return tile
+
+
+@triton.jit
+def widened(tile: tl.tensor, kind: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr) -> tl.tensor:
+    """A tile of values [ROWS, COLUMNS] in the dtype that is multiplied in.
+
+    One of fp8 is taken apart and put together again, which costs nothing: without that the compiler casts only after
+    the tile has gone through shared memory, and reads it from there byte by byte, since it transposes no bytes.
+    """
+    wide = tile.to(kind)
+    if tile.dtype == tl.float8e4nv:
+        even, odd = tl.split(tl.reshape(wide, [ROWS, COLUMNS // 2, 2]))
+        wide = tl.reshape(tl.join(even, odd), [ROWS, COLUMNS])
+    return wide

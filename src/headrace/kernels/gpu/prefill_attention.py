@@ -18,7 +18,7 @@ from headrace.kernels.ops import LayerCache, StepBatch
 _LOG2_E = 1.4426950408889634
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows"])
 def prefill_attention_kernel(
     q: tl.tensor,
     k_cache: tl.tensor,

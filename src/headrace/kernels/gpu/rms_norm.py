@@ -5,6 +5,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from headrace.kernels.gpu.early_launch import await_predecessor, let_successor_begin
 from headrace.kernels.gpu.launch import Arguments, Launch
 
 
@@ -18,8 +19,11 @@ def rms_norm_kernel(
     x_stride: tl.tensor,
     eps: tl.tensor,
     BLOCK: tl.constexpr,
+    EARLY: tl.constexpr = False,
 ) -> None:
     """y = norm(x), or residual += x and y = norm(residual); `residual` fp32 [T, width] or None."""
+    let_successor_begin(EARLY)
+    await_predecessor(EARLY)
     row = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, BLOCK)
     inside = column < width

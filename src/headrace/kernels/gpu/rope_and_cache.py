@@ -4,9 +4,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from headrace.kernels.cache_dtype import FP8_LARGEST
+from headrace.kernels.gpu.early_launch import await_predecessor, let_successor_begin
 from headrace.kernels.gpu.launch import Arguments, Launch
 from headrace.kernels.ops import HeadShape, LayerCache, StepBatch
 
+_FP8_LARGEST = tl.constexpr(FP8_LARGEST)
 _TILE_ELEMENTS = 1024
 """Of the heads that one program handles."""
 
@@ -30,11 +33,14 @@ def rope_and_cache_kernel(
     BLOCK_SIZE: tl.constexpr,
     HEADS: tl.constexpr,
     HALF: tl.constexpr,
+    EARLY: tl.constexpr = False,
 ) -> None:
     """`HEADS` of the packed heads of one token a program; a head is a first and a second half, padded to `HALF`.
 
     A negative slot writes nothing: a padding token's.
     """
+    let_successor_begin(EARLY)
+    await_predecessor(EARLY)
     token = tl.program_id(0).to(tl.int64)
     head = tl.program_id(1) * HEADS + tl.arange(0, HEADS)[:, None]
     column = tl.arange(0, HALF)[None, :]
@@ -101,6 +107,9 @@ def _store_halves(
     place: tl.tensor, first: tl.tensor, second: tl.tensor, mask: tl.tensor, HEAD_DIM: tl.constexpr
 ) -> None:
     kind = place.dtype.element_ty
+    if kind == tl.float8e4nv:
+        first = tl.clamp(first, -_FP8_LARGEST, _FP8_LARGEST, propagate_nan=tl.PropagateNan.ALL)
+        second = tl.clamp(second, -_FP8_LARGEST, _FP8_LARGEST, propagate_nan=tl.PropagateNan.ALL)
     tl.store(place, first.to(kind), mask)
     tl.store(place + HEAD_DIM // 2, second.to(kind), mask)
 

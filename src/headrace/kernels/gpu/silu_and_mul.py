@@ -4,6 +4,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from headrace.kernels.gpu.early_launch import await_predecessor, let_successor_begin
 from headrace.kernels.gpu.launch import Arguments, Launch
 
 _BLOCK = 1024
@@ -11,9 +12,16 @@ _BLOCK = 1024
 
 @triton.jit
 def silu_and_mul_kernel(
-    gate_up: tl.tensor, y: tl.tensor, width: tl.tensor, gate_up_stride: tl.tensor, BLOCK: tl.constexpr
+    gate_up: tl.tensor,
+    y: tl.tensor,
+    width: tl.tensor,
+    gate_up_stride: tl.tensor,
+    BLOCK: tl.constexpr,
+    EARLY: tl.constexpr = False,
 ) -> None:
     """One block of columns of one token a program."""
+    let_successor_begin(EARLY)
+    await_predecessor(EARLY)
     row = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = column < width
