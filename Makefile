@@ -4,6 +4,8 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 MODEL  ?=
 ARGS   ?=
+# Processes that share the default tests: one a core, at most 8, as each may take 3 GB.
+JOBS   ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n > 8 ? 8 : n)))
 
 .PHONY: serve test test-system lint bench format clean
 
@@ -24,8 +26,8 @@ $(VENV)/.system: $(VENV)/.dev scripts/install_system_parts.sh
 serve: $(VENV)/.runtime            ## serve the embedded model, or MODEL=..., on http://127.0.0.1:8000
 	$(BIN)/headrace serve $(MODEL) $(ARGS)
 
-test: $(VENV)/.dev                 ## the default tests
-	$(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/.dev                 ## the default tests; ARGS=tests/x.py for some, JOBS=0 for one process
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 test-system: $(VENV)/.system       ## the whole system: real processes, the embedded model, other people's clients
 	$(BIN)/python -m pytest tests/system $(ARGS)

@@ -64,7 +64,7 @@ def _losses(decoder: Decoder, dtype: torch.dtype, tokens: list[int]) -> Tensor:
     batch = make_step_batch([len(tokens)], [len(tokens)], [range(blocks)], BLOCK_SIZE, CPU)
     ids = torch.tensor(tokens)
     with torch.inference_mode():
-        logits = decoder.logits(decoder.forward(ids, batch, caches)[:-1])
+        logits = decoder.logits(decoder.forward(ids, batch, caches)[:-1]).float()
         return torch.nn.functional.cross_entropy(logits, ids[1:], reduction="none")
 
 

@@ -53,11 +53,8 @@ def test_example(name: str) -> None:
 @pytest.fixture(scope="module")
 def url(smollm2_gguf: Path) -> Iterator[str]:
     """`headrace serve` as a user starts it, with the image's spelling of the model."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     command = [sys.executable, "-m", "headrace", "serve", "--model", "smollm2-135m-instruct"]
-    options = ["--dtype", "float32", "--quantization", "none", "--max-model-len", "1024", "--port", str(port)]
+    options = ["--dtype", "float32", "--quantization", "none", "--max-model-len", "1024", "--port", "0"]
     server = subprocess.Popen([*command, *options], stderr=subprocess.PIPE, text=True)
     report = []
     for line in server.stderr:
@@ -65,7 +62,7 @@ def url(smollm2_gguf: Path) -> Iterator[str]:
         if "curl" in line:
             break
     assert any("Longest context" in line for line in report), report
-    yield f"http://127.0.0.1:{port}"
+    yield re.findall(r"http://127\.0\.0\.1:\d+", report[-1])[0]
     server.send_signal(signal.SIGINT)
     assert server.wait(DEADLINE) == 0, "Ctrl-C did not end it cleanly"
 

@@ -141,6 +141,7 @@ async def test_a_closed_loop_has_so_many_open_and_no_more():
         (["--burstiness", "-1"], "--burstiness is -1"),
         (["--random-range-ratio", "1"], "--random-range-ratio is 1"),
         (["--num-prompts", "0"], "--num-prompts is 0"),
+        (["--request-timeout", "inf"], "--request-timeout is inf"),
         (["--extra-body", "[]"], "--extra-body is '[]'"),
         (["--dataset-path", "x.json"], "--dataset-name sharegpt"),
         (["--dataset-name", "sharegpt", "--dataset-path", "/no/x.json"], "/no/x.json cannot be read"),
@@ -162,7 +163,7 @@ def test_no_server_is_told_with_how_to_start_one(monkeypatch, capsys):
 class Moody(BaseHTTPRequestHandler):
     """Answers the first request, then each in its own way."""
 
-    ways = ("ok", "ok", "429", "500", "cut", "broken", "error")
+    ways = ("ok", "ok", "429", "500", "cut", "broken", "slow", "error")
     protocol_version = "HTTP/1.1"
 
     def do_POST(self):
@@ -186,7 +187,9 @@ class Moody(BaseHTTPRequestHandler):
             "broken": b"data: 5\n\n",
             "error": b'data: {"error": {"a": 1}}\n\n',
         }
-        self.wfile.write(text + text + ends[way])
+        if way == "slow":
+            self.server.over.wait(60)
+        self.wfile.write(text + text + ends.get(way, b""))
         self.close_connection = True
 
     def log_message(self, *_):
@@ -195,15 +198,16 @@ class Moody(BaseHTTPRequestHandler):
 
 def test_what_fails_is_counted_by_its_status(monkeypatch, capsys, tmp_path):
     with ThreadingHTTPServer(("127.0.0.1", 0), Moody) as server:
-        server.asked, server.lock = 0, threading.Lock()
+        server.asked, server.lock, server.over = 0, threading.Lock(), threading.Event()
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_address[1]}"
-        arguments = ["--base-url", url, "--model", "m", "--num-prompts", "6", "--json", str(tmp_path / "report.json")]
-        assert bench(monkeypatch, *arguments) == 0
+        arguments = ["--base-url", url, "--model", "m", "--num-prompts", "7", "--json", str(tmp_path / "report.json")]
+        assert bench(monkeypatch, *arguments, "--request-timeout", "2") == 0
+        server.over.set()
         server.shutdown()
     figures = report(tmp_path)
-    assert (figures["completed"], figures["rejected"], figures["failed"]) == (1, 1, 4)
-    assert figures["errors"] == {"500": 1, "cut": 1, "broken": 2}
+    assert (figures["completed"], figures["rejected"], figures["failed"]) == (1, 1, 5)
+    assert figures["errors"] == {"500": 1, "cut": 1, "broken": 2, "timeout": 1}
     assert figures["total_output_tokens"] == 2  # without a usage, each event with text is a token
     assert "errors:" in capsys.readouterr().out
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.cli.client.address import ServerAddress
-from headrace.cli.client.http import ConnectionFailed, HttpClient
+from headrace.cli.client.http import AnswerTimeout, ConnectionFailed, HttpClient
 from headrace.cli.client.response import MalformedAnswer, ResponseReader
 from headrace.core.errors import HeadraceError
 
@@ -163,6 +163,22 @@ async def test_a_request_that_is_given_up_closes_its_connection():
             connection.settimeout(10)
             with contextlib.suppress(ConnectionResetError):
                 assert await asyncio.to_thread(connection.recv, 1) == b""
+
+
+@pytest.mark.parametrize("part", [b"", fixed(200, b"abc")[:-1], chunked(b"a")[:-5]])
+async def test_an_answer_that_is_not_whole_in_time_is_given_up(part):
+    with socket.create_server(("127.0.0.1", 0)) as slow:
+        address = ServerAddress.parse(f"http://127.0.0.1:{slow.getsockname()[1]}")
+        task = asyncio.create_task(HttpClient(address, timeout_seconds=0.2).request("GET", "/"))
+        connection, _ = await asyncio.to_thread(slow.accept)
+        with connection:
+            connection.sendall(part)
+            with pytest.raises(AnswerTimeout, match=r"no whole answer within 0\.2 s"):
+                await task
+            connection.settimeout(10)
+            with contextlib.suppress(ConnectionResetError):
+                while await asyncio.to_thread(connection.recv, 65_536):  # its request, and then the end
+                    continue
 
 
 @pytest.mark.parametrize(

@@ -255,6 +255,20 @@ def test_a_request_that_kills_the_engine_does_not_take_the_others_with_it(monkey
     assert [answer["response"]["status_code"] for answer in files.read()] == [200, 200, 503, 200, 200]
 
 
+def test_a_request_that_takes_too_long_gets_an_error_and_stops_no_other(monkeypatch, capsys, files, start_server):
+    server = start_server(say="on and on " * 500, step_seconds=0.01, max_model_len=10_000)
+    lengths = {"first": 1, "endless": 5_000, "last": 1}
+    files.write(*(request(name, max_tokens=length) for name, length in lengths.items()))
+    assert run(monkeypatch, files, "--url", server.url, "--max-concurrency", "2", "--request-timeout", "2") == 0
+    first, endless, last = files.read()
+    assert [each["response"]["status_code"] for each in (first, endless, last)] == [200, 408, 200]
+    assert endless["custom_id"] == "endless" and endless["error"]["code"] == "request_timeout"
+    assert "no whole answer within 2 s" in endless["error"]["message"]
+    assert "--request-timeout" in endless["response"]["body"]["error"]["message"]
+    assert "2 answered, 1 failed" in capsys.readouterr().err
+    server.wait_until(lambda: server.num_running == 0)
+
+
 class Frail:
     """A client of a server that "poison" kills, with all that is open then: those get a 503."""
 
@@ -338,6 +352,7 @@ def test_packed_inputs_are_refused_by_name(monkeypatch, capsys, files):
         (["in", "out", "--url", "http://h", "--model", "m"], "--model and --url"),
         (["in", "out", "--url", "http://h", "--dtype", "auto"], "--dtype and --url"),
         (["in", "out", "--max-concurrency", "0"], "--max-concurrency is 0"),
+        (["in", "out", "--request-timeout", "-1"], "--request-timeout is -1"),
     ],
 )
 def test_wrong_command_lines(monkeypatch, capsys, tmp_path, arguments, message):

@@ -9,9 +9,9 @@ from headrace.core.limits import ModelLimits
 from headrace.core.sampling_params import SamplingParams
 from headrace.engine.engine import Engine
 from headrace.engine.kv.manager import KVManager
-from headrace.engine.run.rows import Rows
-from headrace.engine.run.runner import Runner
-from headrace.engine.sample.sampler import Sampler
+from headrace.engine.run.device.build import device_runner
+from headrace.engine.run.make import direct_runner
+from headrace.engine.run.model import LoadedModel
 from headrace.engine.sched.scheduler import Limits, Scheduler
 from headrace.kernels.ops import HeadShape, LayerCache, StepBatch, kv_cache
 from headrace.kernels.torch_ops import TorchOps
@@ -59,16 +59,17 @@ class BigramEngine:
         depth: int = 1,
         num_blocks: int = 256,
         prefix_caching: bool = True,
+        on_device: bool = False,
     ) -> None:
         self.model = BigramModel(table)
         kv = KVManager(num_blocks, 8, enable_prefix_caching=prefix_caching)
-        heads = HeadShape(1, 1, 8)
-        runner = Runner(
-            self.model, TorchOps(), kv_cache(1, num_blocks, 8, heads, torch.float32, CPU), Rows(max_num_seqs, 64, CPU),
-            Sampler(max_num_seqs, len(table), CPU), CPU,
-        )  # fmt: skip
+        caches = kv_cache(1, num_blocks, 8, HeadShape(1, 1, 8), torch.float32, CPU)
+        loaded = LoadedModel(self.model, TorchOps(), caches, 1, torch.float32, 256)
+        step_limits = Limits(max_num_seqs, budget)
+        make = device_runner if on_device else direct_runner
+        runner = make(loaded, len(table), step_limits)
         limits = ModelLimits(256, len(table), max_logprobs=len(table))
-        self.engine = Engine(Scheduler(kv, Limits(max_num_seqs, budget)), runner, limits, steps_in_flight=depth)
+        self.engine = Engine(Scheduler(kv, step_limits), runner, limits, steps_in_flight=depth)
         self._uid = 0
         self.steps = 0
 

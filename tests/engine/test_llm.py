@@ -271,4 +271,5 @@ def test_twenty_lives_leave_nothing_behind(smollm2_gguf: Path) -> None:
     assert set(threading.enumerate()) <= python_threads
     assert threads[-1] <= threads[0], "the kernels' own threads stay behind"
     assert process.children() == children
-    assert statistics.median(resident[10:]) < resident[1] + 25, resident  # single lives may leave a hole in the heap
+    # medians: single lives leave a hole in the heap, or fill one
+    assert statistics.median(resident[10:]) < statistics.median(resident[1:6]) + 25, resident

@@ -12,14 +12,12 @@ from live_bytes import LiveBytes
 
 from headrace.core.config import EngineConfig
 from headrace.core.sampling_params import SamplingParams
-from headrace.engine.build import find_files, load_engine, plan_engine
+from headrace.engine.build import find_files, load_engine
 from headrace.engine.engine import Engine
+from headrace.engine.plan import plan_engine
 from headrace.kernels.cpu_native import arena
 from headrace.kernels.select import select_ops
 from headrace.models.load import load_model
-from headrace.models.open import shape_of
-from headrace.planner.gguf_weights import GgufWeights
-from headrace.planner.memory import activation_bytes, kv_block_bytes, rope_table_bytes, weight_bytes
 from headrace.wire.messages import AddRequest
 
 SIZES = {
@@ -85,19 +83,16 @@ def test_the_plan_is_what_is_allocated(model: Path, dtype: str, quantization: st
 def measure(config: EngineConfig) -> Measured:
     """Plan, load and run an engine through full steps."""
     plan = plan_engine(config, find_files(config))
-    limits, itemsize, shape = plan.limits, plan.dtype.itemsize, plan.shape
-    form = config.quantization if config.quantization in ("int8", "int4") else str(plan.dtype).removeprefix("torch.")
-    weights = weight_bytes(shape, form, itemsize, packs_head=True)  # type: ignore[arg-type]
-    weights += rope_table_bytes(shape, plan.cache.max_model_len)
-    cache = plan.cache.num_blocks * kv_block_bytes(shape, config.block_size, itemsize)
-    step = activation_bytes(shape, limits.max_num_batched_tokens, limits.max_num_seqs, itemsize)
+    limits, lines = plan.limits, {line.label: line.nbytes for line in plan.memory.lines}
+    weights = lines["Weights"] + lines["Rotary table"]
+    cache = plan.cache.num_blocks * plan.memory.block_bytes
     with LiveBytes() as live:
         loaded = load_engine(config, with_tokenizer=False)
         gc.collect()
         at_rest, live.peak = live.now, live.now
-        run_full_steps(loaded.engine, limits.max_num_batched_tokens, limits.max_num_seqs, shape.vocab_size)
+        run_full_steps(loaded.engine, limits.max_num_batched_tokens, limits.max_num_seqs, plan.shape.vocab_size)
     loaded.close()
-    return Measured((weights, at_rest - cache), (weights + cache + step, live.peak))
+    return Measured((weights, at_rest - cache), (plan.memory.fixed_bytes + cache, live.peak))
 
 
 def run_full_steps(engine: Engine, num_tokens: int, num_sequences: int, vocab_size: int) -> None:
@@ -119,13 +114,11 @@ def prompts(num_tokens: int, num_sequences: int, vocab_size: int) -> Iterator[li
 def test_a_gguf_is_planned_type_by_type(smollm2_gguf: Path, quantization: str) -> None:
     """Against what the loaded layers say that they hold; auto keeps the file's 4-bit groups."""
     device, dtype = torch.device("cpu"), torch.bfloat16
-    files = find_files(EngineConfig.from_kwargs(model=str(smollm2_gguf)))
-    shape = shape_of(files)
+    config = EngineConfig.from_kwargs(model=str(smollm2_gguf), quantization=quantization, max_model_len=64)
+    plan = plan_engine(config, find_files(config))
     model = load_model(
-        files, shape, select_ops(device, dtype), dtype=dtype, quantization=quantization, device=device,
+        plan.files, plan.shape, select_ops(device, dtype), dtype=dtype, quantization=config.quantization, device=device,
         max_model_len=64,
-    )  # type: ignore[arg-type]  # fmt: skip
-    assert files.header is not None
-    keeps = quantization in ("auto", "int4")
-    planned = GgufWeights(files.header, quantization, "bfloat16", keeps_groups=keeps, packs_head=True).nbytes()
-    assert planned + rope_table_bytes(shape, 64) == pytest.approx(model.nbytes, rel=0.03)
+    )  # fmt: skip
+    lines = {line.label: line.nbytes for line in plan.memory.lines}
+    assert lines["Weights"] + lines["Rotary table"] == pytest.approx(model.nbytes, rel=0.03)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import PreTrainedModel
 
 from headrace import LLM, RequestOutput, SamplingParams
 
@@ -36,14 +36,9 @@ Reference = Callable[[list[int]], torch.Tensor]
 
 
 @pytest.fixture(scope="module")
-def reference(smollm2_gguf: Path) -> Reference:
+def reference(smollm2_of_transformers: PreTrainedModel) -> Reference:
     """Log probabilities [T, V] by transformers' own reading of the same file."""
-    from transformers import GgufConfig
-
-    model = AutoModelForCausalLM.from_pretrained(
-        smollm2_gguf.parent, gguf_file=smollm2_gguf.name, dtype=torch.float32,
-        quantization_config=GgufConfig(dequantize=True),
-    )  # fmt: skip
+    model = smollm2_of_transformers
     cache: dict[tuple[int, ...], torch.Tensor] = {}
 
     @torch.inference_mode()

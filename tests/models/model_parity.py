@@ -81,7 +81,7 @@ class PagedRun:
         )
         with torch.inference_mode():
             flat = torch.tensor([token for added in tokens.values() for token in added])
-            logits = self._decoder.logits(self._decoder.forward(flat, batch, self._caches))
+            logits = self._decoder.logits(self._decoder.forward(flat, batch, self._caches)).float()
         return dict(zip(tokens, logits.log_softmax(-1).split(lens), strict=True))
 
 

@@ -8,7 +8,7 @@ import torch
 from gguf import GGMLQuantizationType as GgmlType
 from gguf_files import write_gguf
 from model_parity import PagedRun, load, random_tokens, reference_logprobs, save_random_model
-from transformers import AutoModelForCausalLM, GgufConfig, LlamaConfig, PretrainedConfig, Qwen2Config, Qwen3Config
+from transformers import LlamaConfig, PretrainedConfig, PreTrainedModel, Qwen2Config, Qwen3Config
 
 from headrace.core.gguf_header import read_header
 from headrace.kernels.ops import Int4Groups
@@ -104,14 +104,9 @@ def test_a_file_that_was_cut_short_is_refused(tmp_path: Path) -> None:
         load(open_path("tiny", path))
 
 
-def test_embedded_model_equals_transformers(smollm2_gguf: Path) -> None:
+def test_embedded_model_equals_transformers(smollm2_gguf: Path, smollm2_of_transformers: PreTrainedModel) -> None:
     """The real file, in float32, read by transformers' own GGUF loader."""
-    model = AutoModelForCausalLM.from_pretrained(
-        smollm2_gguf.parent,
-        gguf_file=smollm2_gguf.name,
-        dtype=torch.float32,
-        quantization_config=GgufConfig(dequantize=True),
-    )
+    model = smollm2_of_transformers
     run = PagedRun(load(open_path("smollm2", smollm2_gguf)), rows=2)
     for row, length in enumerate((12, 40)):
         tokens = random_tokens(length, model.config.vocab_size, seed=row)

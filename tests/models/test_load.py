@@ -165,7 +165,7 @@ def test_dtype(requested: str, own: str, kind: str, expected: torch.dtype, saved
     files = files_at(path)
     assert files.config is not None
     files.config["dtype"] = own
-    assert resolve_dtype(requested, shape_of(files), kind, torch.device("cpu")) == expected
+    assert resolve_dtype(requested, shape_of(files), kind) == expected
 
 
 MEASURE = """

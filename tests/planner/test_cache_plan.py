@@ -1,4 +1,4 @@
-"""The cache plan: never beyond the budget, and a refusal whose cure works."""
+"""The cache plan: never beyond the memory that there is, and a refusal whose cure works."""
 
 import re
 from dataclasses import replace
@@ -8,9 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.core.errors import HeadraceError
-from headrace.planner.cache_plan import CachePlan, MemoryBudget, cpu_budget, plan_cache
-from headrace.planner.memory import GIB, kv_block_bytes
-from headrace.planner.outline.from_shape import longest_context
+from headrace.planner.cache_plan import CachePlan, plan_cache
+from headrace.planner.device_memory import DeviceMemory
+from headrace.planner.facts import ModelFacts
+from headrace.planner.formats import scheme_named
+from headrace.planner.memory import GIB
+from headrace.planner.memory_plan import MemoryPlan, memory_plan
+from headrace.planner.outline.from_shape import longest_context, outline_of
+from headrace.planner.serving import Serving
 from headrace.planner.shape import ModelShape, RopeScaling
 
 SHAPE = ModelShape(
@@ -27,83 +32,150 @@ SHAPE = ModelShape(
     rope_theta=1e4,
     tie_word_embeddings=True,
 )
-BLOCK = kv_block_bytes(SHAPE, 32, 2)
+FACTS = ModelFacts("small", outline_of(SHAPE), "a test")
+SERVING = Serving(max_num_seqs=4, max_num_batched_tokens=64)
+BLOCK = 32 * 2 * 2 * 2 * 16 * 2
+WITH_TABLE = BLOCK + 32 * 16 * 4
+"""Bytes of a block of keys and values, and with the rotary table's rows for its 32 positions."""
 
 
-def budget_of(blocks: float, room: int = 0) -> MemoryBudget:
-    """A budget for `blocks` blocks, with room for as many more if the user allows it."""
-    return MemoryBudget(int((blocks + room) * BLOCK) + 300, 200, 100, int(blocks * BLOCK))
+def on_a_gpu(blocks: float, **serving: object) -> MemoryPlan:
+    """A GPU whose memory is allowed whole, with room for `blocks` blocks of one sequence beside all else."""
+    wanted = replace(SERVING, gpu_memory_utilization=1.0, **serving)  # type: ignore[arg-type]
+    fixed = sum(line.nbytes for line in memory_plan(FACTS, wanted, DeviceMemory("cuda", 0)).fixed)
+    return memory_plan(FACTS, wanted, DeviceMemory("cuda", fixed + int(blocks * WITH_TABLE)))
 
 
-def plan(budget: MemoryBudget, **kwargs: object) -> CachePlan:
-    """A plan with blocks of 32 tokens of 16-bit keys and values."""
-    return plan_cache(SHAPE, budget, block_size=32, kv_dtype_bytes=2, **kwargs)  # type: ignore[arg-type]
+def test_all_that_is_left_is_the_caches() -> None:
+    plan = on_a_gpu(1000.7)
+    outcome = plan_cache(plan)
+    assert outcome.max_model_len == 8192
+    left = plan.memory.total_bytes - sum(line.nbytes for line in plan.lines)
+    assert outcome.num_blocks == left // BLOCK > 1000
+    assert outcome.max_concurrency_at_full_length == pytest.approx(outcome.num_blocks / 256)
 
 
-def test_a_context_that_fits_is_the_models() -> None:
-    outcome = plan(budget_of(1000.7))
-    assert (outcome.num_blocks, outcome.max_model_len) == (1000, 8192)
-    assert outcome.max_concurrency_at_full_length == pytest.approx(1000 / 256)
-
-
-@pytest.mark.parametrize("asked", [None, "auto"])
-def test_a_context_that_nobody_asked_for_is_shortened_and_said_so(asked: object) -> None:
-    outcome = plan(budget_of(10), max_model_len=asked)
+def test_a_context_that_nobody_asked_for_is_shortened_and_said_so() -> None:
+    outcome = plan_cache(on_a_gpu(10.5))
     assert (outcome.num_blocks, outcome.max_model_len) == (10, 320)
-    assert outcome.max_concurrency_at_full_length == 1
     text = " ".join(text for _, text in outcome.lines)
     assert "320 tokens" in text
     assert "the model reaches 8,192" in text
-
-
-def test_a_context_that_was_asked_for_gets_no_such_note() -> None:
-    assert "reaches" not in str(plan(budget_of(1000), max_model_len=64).lines)
-
-
-def test_no_more_blocks_than_the_sequences_can_fill() -> None:
-    budget = budget_of(1000)
-    assert plan(budget, max_model_len=33, max_num_seqs=5).num_blocks == 10
-    assert plan(replace(budget, kv_asked_for=True), max_model_len=33, max_num_seqs=5).num_blocks == 1000
+    assert "reaches" not in str(plan_cache(on_a_gpu(1000, max_model_len=64)).lines)
 
 
 def test_the_number_of_blocks_may_be_given() -> None:
-    outcome = plan(budget_of(1000), num_blocks_override=7)
+    outcome = plan_cache(on_a_gpu(1000, num_gpu_blocks_override=7))
     assert (outcome.num_blocks, outcome.max_model_len) == (7, 224)
-    with pytest.raises(HeadraceError, match="Use --max-model-len 224"):
-        plan(budget_of(1000), num_blocks_override=7, max_model_len=225)
+    with pytest.raises(HeadraceError, match="Use --num-gpu-blocks-override 8"):
+        plan_cache(on_a_gpu(1000, num_gpu_blocks_override=7, max_model_len=225))
 
 
-@pytest.mark.parametrize("room", [0, 10_000])
-@given(blocks=st.integers(1, 200), asked=st.integers(1, 8192))
-def test_a_refused_context_names_a_cure_that_works(room: int, blocks: int, asked: int) -> None:
-    budget = budget_of(blocks, room)
+def test_a_host_gives_the_cache_a_share_and_no_more_than_all_sequences_fill() -> None:
+    def blocks(free: int, **serving: object) -> int:
+        wanted = replace(SERVING, **serving)  # type: ignore[arg-type]
+        return plan_cache(memory_plan(FACTS, wanted, DeviceMemory("cpu", free))).num_blocks
+
+    assert blocks(64 * GIB) == 4 * 256
+    assert blocks(64 * GIB, max_num_seqs=64, max_model_len=33) == 64 * 2
+    assert blocks(64 * GIB, kv_cache_memory_bytes=5 * GIB) == 5 * GIB // BLOCK
+    assert blocks(8 * 2**20) == 2 * 2**20 // BLOCK
+
+
+def test_the_rotary_table_is_of_the_context() -> None:
+    short, long = (on_a_gpu(2000, max_model_len=length) for length in (1024, 8192))
+    assert long.lines[-1].label == "Rotary table"
+    assert long.lines[-1].nbytes - short.lines[-1].nbytes == (8192 - 1024) * 16 * 4
+
+
+@given(
+    gib=st.floats(0.0001, 4),
+    share=st.floats(0.3, 1),
+    asked=st.none() | st.integers(1, 8192),
+    kind=st.sampled_from(["cuda", "cpu"]),
+    taken=st.integers(0, GIB),
+    cache=st.none() | st.integers(1, 2 * GIB),
+    seqs=st.integers(1, 64),
+)
+def test_a_plan_is_kept_to_or_refused_with_a_cure_that_works(
+    gib: float, share: float, asked: int | None, kind: str, taken: int, cache: int | None, seqs: int
+) -> None:
+    serving = Serving(
+        max_model_len=asked, gpu_memory_utilization=share, kv_cache_memory_bytes=cache, max_num_seqs=seqs,
+        max_num_batched_tokens=8192,
+    )  # fmt: skip
+    others = {"others_bytes": taken, "pids": (17, 18)} if kind == "cuda" else {}
+    memory = DeviceMemory(kind, int(gib * GIB), **others)  # type: ignore[arg-type]
+    plan = memory_plan(FACTS, serving, memory)
     try:
-        outcome = plan(budget, max_model_len=asked)
+        outcome = plan_cache(plan)
     except HeadraceError as error:
-        assert asked > blocks * 32
-        assert str(asked) in error.what
-        for part in ("weights", "activations", "KV cache needed", "memory available", "GiB"):
-            assert part in error.rule
-        outcome = apply(error.fix, budget, asked)
-        assert outcome.max_model_len == (asked if room else blocks * 32)
-        budget = replace(budget, kv_bytes=budget.free_bytes)
-    assert outcome.num_blocks * BLOCK <= budget.kv_bytes
-    assert outcome.max_concurrency_at_full_length >= 1
+        assert "GiB" in error.rule
+        cured = apply(error.fix, serving)
+        if cured is None:
+            assert re.match("End the processes 17, 18|Use a smaller model", error.fix)
+            return
+        plan = memory_plan(FACTS, cured, memory)
+        outcome = plan_cache(plan)
+    assert plan.fixed_bytes + outcome.num_blocks * BLOCK <= memory.allowed_bytes(plan.serving.gpu_memory_utilization)
+    assert outcome.num_blocks * 32 >= outcome.max_model_len
 
 
-def apply(fix: str, budget: MemoryBudget, asked: int) -> CachePlan:
-    """Do what an error's fix says."""
-    flag, value = re.fullmatch(r"Use --([a-z-]+) (\d+)", fix).groups()  # type: ignore[union-attr]
-    if flag == "max-model-len":
-        return plan(budget, max_model_len=int(value))
-    assert flag == "kv-cache-memory-bytes"
-    again = cpu_budget(budget.available_bytes, budget.weight_bytes, budget.activation_bytes, int(value))
-    return plan(again, max_model_len=asked)
+def apply(fix: str, serving: Serving) -> Serving | None:
+    """Do what an error's fix says; None where it is no flag."""
+    if not fix.startswith("Use --"):
+        return None
+    for name, value in re.findall(r"--([a-z-]+) (\S+)", fix):
+        if name == "quantization":
+            serving = replace(serving, scheme=scheme_named(value, serving.dtype))
+        else:
+            changed = {name.replace("-", "_"): float(value) if "." in value else int(value)}
+            serving = replace(serving, **changed)  # type: ignore[arg-type]
+    return serving
+
+
+WIDE = {"hidden_size": 4096, "num_layers": 32, "head_dim": 128, "num_heads": 32, "num_kv_heads": 32}
+LLAMA = ModelFacts("llama", outline_of(replace(SHAPE, intermediate_size=14336, **WIDE)), "a test")  # type: ignore[arg-type]
+
+
+def test_a_refusal_is_a_sum_and_what_was_asked_for() -> None:
+    serving = Serving(max_model_len=8192, max_num_batched_tokens=2048)
+    memory = DeviceMemory("cuda", 24 * GIB, int(6.25 * GIB), pids=(4711,))
+    with pytest.raises(HeadraceError) as caught:
+        plan_cache(memory_plan(LLAMA, serving, memory))
+    found = re.fullmatch(
+        r"weights ([\d.]+) \+ activations .* \+ other processes (6\.25) \(pid 4711\) .*= ([\d.]+) of (21\.6) GiB "
+        r"allowed; "
+        r"--max-model-len 8192 needs 4\.00 GiB(, and the KV cache has 0\.\d+)?",
+        caught.value.rule,
+    )
+    assert found, caught.value.rule
+    terms = [float(term) for term in re.findall(r"(?<= )[\d.]+(?= |$)", caught.value.rule.split(" = ")[0])]
+    assert sum(terms) == pytest.approx(float(found[3]), abs=0.15)
+
+
+def test_what_keeps_the_context_is_suggested_first() -> None:
+    plan = on_a_gpu(300, max_model_len=8192)
+    less = replace(plan.serving, gpu_memory_utilization=0.5)
+    for factor, cure in ((1.1, "--gpu-memory-utilization 0.9"), (0.997, "--max-num-batched-tokens|--max-model-len")):
+        memory = DeviceMemory("cuda", int(plan.memory.total_bytes * factor))
+        with pytest.raises(HeadraceError, match=f"Use ({cure})"):
+            plan_cache(memory_plan(FACTS, less if factor > 1 else plan.serving, memory))
+
+
+def test_other_processes_are_named_where_only_they_are_in_the_way() -> None:
+    memory = DeviceMemory("cuda", 22 * GIB, int(21.9 * GIB), pids=(17, 18))
+    with pytest.raises(HeadraceError) as caught:
+        plan_cache(memory_plan(FACTS, SERVING, memory))
+    assert caught.value.fix == "End the processes 17, 18, or use another GPU"
+    with pytest.raises(HeadraceError) as caught:
+        plan_cache(memory_plan(FACTS, SERVING, replace(memory, pids=())))
+    assert caught.value.fix == "End the other processes on this GPU, or use another GPU"
 
 
 def test_a_context_beyond_the_model_is_refused_with_both_numbers() -> None:
     with pytest.raises(HeadraceError) as caught:
-        plan(budget_of(10_000), max_model_len=8193)
+        on_a_gpu(10_000, max_model_len=8193)
     assert "8193" in caught.value.what
     assert "8192" in caught.value.rule
     assert caught.value.param == "max_model_len"
@@ -125,34 +197,19 @@ def test_rope_scaling_stretches_the_context(rope: RopeScaling, longest: int) -> 
     assert longest_context(replace(SHAPE, rope_scaling=rope)) == longest
 
 
-def test_not_one_block() -> None:
-    with pytest.raises(HeadraceError) as caught:
-        plan(budget_of(0.9, room=10))
-    assert f"--kv-cache-memory-bytes {BLOCK}" in caught.value.fix
-    with pytest.raises(HeadraceError) as caught:
-        plan(budget_of(0.9))
-    assert "--quantization int8" in caught.value.fix
-
-
-def test_the_cpus_share() -> None:
-    assert cpu_budget(64 * GIB, 2 * GIB, GIB).kv_bytes == 4 * GIB
-    assert cpu_budget(8 * GIB, 2 * GIB, GIB).kv_bytes == 2 * GIB
-    assert cpu_budget(8 * GIB, 6 * GIB, GIB).kv_bytes == GIB
-    asked = cpu_budget(8 * GIB, 2 * GIB, GIB, kv_cache_memory_bytes=5 * GIB)
-    assert (asked.kv_bytes, asked.kv_asked_for) == (5 * GIB, True)
-
-
-def test_a_model_that_does_not_fit() -> None:
-    with pytest.raises(HeadraceError) as caught:
-        cpu_budget(8 * GIB, 15 * GIB, GIB)
-    assert "weights 15.00, activations 1.00" in caught.value.rule
-    assert "memory available 8.00" in caught.value.rule
-    assert "--quantization int8" in caught.value.fix
-
-
 def test_a_cache_that_does_not_fit_names_the_size_that_does() -> None:
+    serving = replace(SERVING, kv_cache_memory_bytes=6 * GIB)
+    memory = DeviceMemory("cpu", 5 * GIB)
     with pytest.raises(HeadraceError) as caught:
-        cpu_budget(8 * GIB, 2 * GIB, GIB, kv_cache_memory_bytes=6 * GIB)
+        plan_cache(memory_plan(FACTS, serving, memory))
     assert caught.value.param == "kv_cache_memory_bytes"
     size = int(caught.value.fix.split()[-1])
-    assert cpu_budget(8 * GIB, 2 * GIB, GIB, kv_cache_memory_bytes=size).kv_bytes == 5 * GIB
+    assert size > 4.9 * GIB
+    assert isinstance(plan_cache(memory_plan(FACTS, replace(serving, kv_cache_memory_bytes=size), memory)), CachePlan)
+
+
+def test_a_model_that_is_too_large_for_any_flag() -> None:
+    with pytest.raises(HeadraceError) as caught:
+        plan_cache(memory_plan(LLAMA, Serving(), DeviceMemory("cuda", GIB)))
+    assert "The model does not fit this GPU" in caught.value.what
+    assert "headrace plan llama" in caught.value.fix

@@ -38,6 +38,13 @@ def test_downloads_once_and_then_asks_only_for_the_commit(hub: FakeHub, safetens
     assert [r for r in first if "resolve" not in r and "tree" not in r] == [f"GET api/models/{NAME}/revision/main"]
 
 
+def test_made_up_weights_are_not_downloaded(hub: FakeHub, safetensors_files, tmp_path: Path) -> None:
+    hub.repos[NAME] = Repo(safetensors_files)
+    files = resolve(NAME, download_dir=str(tmp_path), progress=False, load_format="dummy")
+    assert (files.kind, files.weight_files, files.generation_config) == ("dummy", (), {"temperature": 0.6})
+    assert not [name for name in hub.downloads if name.endswith(".safetensors")]
+
+
 def test_a_complete_cache_is_enough_without_a_network(hub: FakeHub, safetensors_files, tmp_path: Path) -> None:
     hub.repos[NAME] = Repo(safetensors_files)
     online = resolve(NAME, download_dir=str(tmp_path), progress=False)

@@ -199,3 +199,19 @@ def test_a_local_model_needs_neither_torch_nor_the_hub_client(model_dir: Path) -
         "print([name for name in ('torch', 'huggingface_hub', 'gguf') if name in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_made_up_weights_need_a_config_alone(model_dir: Path, gguf_file: Path) -> None:
+    for file in model_dir.glob("*.safetensors*"):
+        file.unlink()
+    files = resolve(str(model_dir), load_format="dummy")
+    assert (files.kind, files.weight_files, files.generation_config) == ("dummy", (), {"temperature": 0.6})
+    assert files.config is not None
+    for model in (gguf_file, "smollm2-135m-instruct"):
+        with pytest.raises(HeadraceError, match=r"load_format is 'dummy'.*gguf.*config\.json"):
+            resolve(str(model), load_format="dummy")
+
+
+def test_another_kind_of_file_than_was_asked_for(model_dir: Path) -> None:
+    with pytest.raises(HeadraceError, match=r"load_format is 'gguf'.*safetensors"):
+        resolve(str(model_dir), load_format="gguf")

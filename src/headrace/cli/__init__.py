@@ -1,6 +1,7 @@
 """The command line: `headrace COMMAND`. A command's own imports happen when it runs, so that --help is quick."""
 
 import sys
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -13,6 +14,7 @@ from headrace.cli.errors import INTERRUPTED, UsageError, report, report_usage
 from headrace.cli.flags import repeat_flags
 from headrace.cli.grouped_help import SETTINGS, GroupedCommand
 from headrace.cli.plan import plan
+from headrace.cli.plan_group import is_plan_group, plan_app
 from headrace.cli.serve import serve
 from headrace.cli.server_options import repeated_flags
 from headrace.core.errors import HeadraceError
@@ -29,7 +31,8 @@ _COMMANDS = {
 def main() -> int:
     """Run the command line; the exit status."""
     try:
-        status = _app()(_arguments(), prog_name="headrace", standalone_mode=False)
+        arguments = _arguments()
+        status = _app(arguments)(arguments, prog_name="headrace", standalone_mode=False)
     except HeadraceError as error:
         return report(error)
     except UsageError as error:
@@ -49,7 +52,8 @@ def _arguments() -> list[str]:
             return arguments
 
 
-def _app() -> typer.Typer:
+def _app(arguments: Sequence[str]) -> typer.Typer:
+    """The command line that `arguments` are for: what follows `plan` says whether that is a command or a group."""
     app = typer.Typer(
         name="headrace",
         no_args_is_help=True,
@@ -60,8 +64,11 @@ def _app() -> typer.Typer:
     )
     app.callback()(_headrace)
     for command, summary in _COMMANDS.items():
-        app.command(cls=GroupedCommand, context_settings=SETTINGS, short_help=summary)(command)
+        if command is not plan or not is_plan_group(arguments):
+            app.command(cls=GroupedCommand, context_settings=SETTINGS, short_help=summary)(command)
     app.add_typer(bench_app(), name="bench")
+    if is_plan_group(arguments):
+        app.add_typer(plan_app(), name="plan")
     return app
 
 

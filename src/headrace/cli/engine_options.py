@@ -41,7 +41,8 @@ _HELP = {
     "chat_template": "A file with a chat template, or the template itself.",
     "generation_config": "auto for the model's own sampling defaults, vllm for none, or a directory.",
     "tensor_parallel_size": "Devices to spread the model over; only 1 so far.",
-    "load_format": "Kind of weight file: auto, safetensors or gguf.",
+    "load_format": "Kind of weight file: auto, safetensors or gguf; dummy makes the weights up, to try out speed.",
+    "kv_cache_dtype": "Number format of the cache: auto (as the activations), or fp8 (fp8_e4m3) for twice the tokens.",
 }
 _OF_THE_MODEL = (
     "tokenizer",
@@ -60,7 +61,7 @@ _OF_THE_MODEL = (
 """What is about the model and its answers; the rest is about how it runs."""
 _HARMLESS = ("disable_log_stats", "disable_log_requests", "use_v2_block_manager", "disable_custom_all_reduce")
 _SIZES = ("max_model_len", "kv_cache_memory_bytes", "max_num_batched_tokens", "num_gpu_blocks_override")
-_ELSEWHERE = ("model", "served_model_name")
+_ELSEWHERE = ("model", "served_model_name", "skip_tokenizer_init")
 _UNITS = {"k": 10**3, "m": 10**6, "g": 10**9, "K": 2**10, "M": 2**20, "G": 2**30, "": 1}
 
 

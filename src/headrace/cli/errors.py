@@ -8,6 +8,7 @@ from typing import Any
 
 import typer
 
+from headrace.cli.plan_group import is_plan_group
 from headrace.cli.python_words import as_flags
 from headrace.cli.suggestions import FLAGS_TO_LEAVE_OUT, meant_command, meant_flag
 from headrace.core.config import instead_of
@@ -65,7 +66,8 @@ def _explained(error: Exception, context: Any, arguments: Sequence[str]) -> Head
 def _command(arguments: Sequence[str]) -> str:
     """The command that was typed, where the parser does not say."""
     words = list(takewhile(lambda argument: not argument.startswith("-"), arguments))
-    return " ".join(["headrace", *words[: 2 if words[:1] == ["bench"] else 1]])
+    depth = 2 if words[:1] == ["bench"] or is_plan_group(words) else 1
+    return " ".join(["headrace", *words[:depth]])
 
 
 def _unknown_flag(flag: str, context: Any, command: str, help_fix: str) -> HeadraceError:

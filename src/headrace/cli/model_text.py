@@ -17,6 +17,7 @@ def find_model(config: EngineConfig) -> ModelFiles:
         revision=config.revision,
         download_dir=config.download_dir,
         token=config.hf_token,
+        load_format=config.load_format,
         check_config=shape_from_config,
     )
 

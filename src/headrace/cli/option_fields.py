@@ -37,7 +37,8 @@ def with_options(kind: type[Any]) -> Callable[[Command], Command]:
 def _annotation(each: "Field[Any]", hint: Any) -> Any:
     """None stands for "not given", so that the default lives in the dataclass alone."""
     hint, flag = get_args(hint)
-    shown = "" if each.default in (None, (), "", False) else f" [default: {each.default}]"
+    default = f"{each.default:g}" if isinstance(each.default, float) else each.default
+    shown = "" if each.default in (None, (), "", False) else f" [default: {default}]"
     repeated = isinstance(each.default, tuple)
     option = typer.Option(
         *(flag.spelling.split() or ["--" + each.name.replace("_", "-")]),

@@ -20,9 +20,11 @@ _FLAGS: Mapping[str, tuple[type, str, str]] = {
         "Longest context in tokens: a number, 4k (4,000), 4K (4,096); else what fits.",
     ),
     "max_num_seqs": (int, ENGINE_PANEL, "Most answers in the making at once [default: 256]."),
-    "max_num_batched_tokens": (str, ENGINE_PANEL, "Most tokens computed in one step [default: 8192]."),
+    "max_num_batched_tokens": (str, ENGINE_PANEL, "Most tokens computed in one step [default: 8192; 512 on a CPU]."),
     "block_size": (int, ENGINE_PANEL, "Tokens in a block of the cache [default: 32]."),
     "gpu_memory_utilization": (float, ENGINE_PANEL, "Share of the GPU's memory that may be used [default: 0.9]."),
+    "kv_cache_memory_bytes": (str, ENGINE_PANEL, "Memory for the KV cache: a number, or 2g (2e9), 2G (2 GiB)."),
+    "num_gpu_blocks_override": (str, ENGINE_PANEL, "Blocks in the cache, instead of what memory allows."),
     "tensor_parallel_size": (int, ENGINE_PANEL, "With --gpu: how many to spread the model over [default: 1]."),
     "enforce_eager": (bool, ENGINE_PANEL, "Without CUDA graphs."),
     "kv_cache_dtype": (str, ENGINE_PANEL, "auto (as the activations), float16, bfloat16 or fp8."),
@@ -33,24 +35,32 @@ _FLAGS: Mapping[str, tuple[type, str, str]] = {
     "draft_model": (str, MODEL_PANEL, "A small model for speculative decoding, named as MODEL is."),
 }
 _SHORT = {"tensor_parallel_size": ("-tp",)}
-_SIZES = ("max_model_len", "max_num_batched_tokens")
+_SIZES = ("max_model_len", "max_num_batched_tokens", "kv_cache_memory_bytes", "num_gpu_blocks_override")
 _OWN = ("dtype", "quantization", "max_loras", "max_lora_rank", "draft_model")
 _COMPUTED = ("float32", "bfloat16", "float16")
 
 
 def with_serving_options(command: Command) -> Command:
-    """Give a command the flags. Its parameter `serving` becomes a dict of those that were given, for `serving_of`."""
-    return with_flags(command, "serving", [_flag(name) for name in _FLAGS], dict)
+    """Give a command the flags, but for those that it has itself.
+
+    Its parameter `serving` becomes a dict of those that were given, for `serving_of`.
+    """
+    own = inspect.signature(command).parameters
+    return with_flags(command, "serving", [_flag(name) for name in _FLAGS if name not in own], dict)
 
 
-def serving_of(given: Mapping[str, Any], facts: "ModelFacts") -> "Serving":
-    """The flags as a `Serving` of a model. Raises `HeadraceError` for a wrong one."""
+def serving_of(given: Mapping[str, Any], facts: "ModelFacts", kind: str = "cuda") -> "Serving":
+    """The flags as a `Serving` of a model, on "cuda" or on a "cpu". Raises `HeadraceError` for a wrong one."""
     from headrace.cli.plan_model import find_facts
     from headrace.planner.formats import scheme_named
-    from headrace.planner.serving import Serving
+    from headrace.planner.serving import Serving, check_count, default_batched_tokens
 
+    check_count("max_num_seqs", given.get("max_num_seqs"))
     sized = {name: parse_size(name, given[name]) for name in _SIZES if name in given}
     plain = {name: value for name, value in {**given, **sized}.items() if name not in _OWN and value != "auto"}
+    plain.setdefault(
+        "max_num_batched_tokens", default_batched_tokens(kind, given.get("max_num_seqs", Serving().max_num_seqs))
+    )
     dtype = _dtype(given.get("dtype", "auto"), facts.outline.dtype)
     quantization, draft = given.get("quantization"), given.get("draft_model")
     return Serving(

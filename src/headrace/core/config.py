@@ -8,12 +8,14 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from headrace.core.errors import HeadraceError, not_yet
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Quantization = Literal["none", "auto", "int8", "int4"]
+LoadFormat = Literal["auto", "safetensors", "gguf", "dummy"]
+KvCacheDtype = Literal["auto", "fp8", "fp8_e4m3"]
 
 EMBEDDED_MODEL = "smollm2-135m-instruct"
 """The model that is served when none is named."""
@@ -39,7 +41,6 @@ _IGNORED = ("disable_log_stats", "disable_log_requests", "use_v2_block_manager",
 _TEXTS = ("model", "tokenizer", "revision", "download_dir", "hf_token", "served_model_name", "chat_template")
 _LEAVE_OUT = "Leave it out for the default"
 _NEUTRAL = {
-    "kv_cache_dtype": "auto",
     "tokenizer_mode": "auto",
     "runner": "generate",
     "task": "generate",
@@ -66,6 +67,8 @@ class EngineConfig:
 
     `max_model_len` "auto" takes the longest context that fits. `block_size` is the tokens of one KV block.
     `quantization` "auto" keeps a GGUF's own 4-bit groups where a kernel computes with them, with an int8 head.
+    `kv_cache_dtype` "auto" is the dtype of the activations. `load_format` "dummy" makes up, by `seed`, the weights of
+    the model that a config.json describes. `skip_tokenizer_init`: prompts are token ids, and answers have no text.
     """
 
     model: str = EMBEDDED_MODEL
@@ -93,13 +96,16 @@ class EngineConfig:
     chat_template: str | None = None
     generation_config: str = "auto"
     tensor_parallel_size: int = 1
-    load_format: Literal["auto", "safetensors", "gguf"] = "auto"
+    load_format: LoadFormat = "auto"
+    kv_cache_dtype: KvCacheDtype = "auto"
+    skip_tokenizer_init: bool = False
 
     def __post_init__(self) -> None:
         _choice("dtype", self.dtype, ("auto", "float32", "bfloat16", "float16"))
         _choice("quantization", self.quantization, ("none", "auto", "int8", "int4"))
         _choice("scheduling_policy", self.scheduling_policy, ("fcfs", "priority"))
-        _choice("load_format", self.load_format, ("auto", "safetensors", "gguf"))
+        _choice("load_format", self.load_format, get_args(LoadFormat))
+        _choice("kv_cache_dtype", self.kv_cache_dtype, get_args(KvCacheDtype))
         for name in ("max_num_seqs", "max_num_batched_tokens", "kv_cache_memory_bytes", "num_gpu_blocks_override"):
             _positive(name, getattr(self, name))
         if self.max_model_len not in (None, "auto"):
@@ -111,7 +117,7 @@ class EngineConfig:
                 fix=_LEAVE_OUT,
                 param="block_size",
             )
-        for name in ("enable_prefix_caching", "enable_chunked_prefill", "enforce_eager"):
+        for name in ("enable_prefix_caching", "enable_chunked_prefill", "enforce_eager", "skip_tokenizer_init"):
             _choice(name, getattr(self, name), (True, False))
         for name in _TEXTS:
             _check_text(name, getattr(self, name))

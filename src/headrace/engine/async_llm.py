@@ -59,7 +59,7 @@ class AsyncLLM:
     def __init__(self, model: str = EMBEDDED_MODEL, **kwargs: object) -> None:
         self._loaded: LoadedEngine | None = load_engine(EngineConfig.from_kwargs(model=model, **kwargs))
         self._inbox = _QueueInbox()
-        self._frontend = Frontend(self._loaded.tokenizer, self._loaded.eos_token_ids, self._abort_uids)
+        self._frontend = Frontend(self._loaded.optional_tokenizer, self._loaded.eos_token_ids, self._abort_uids)
         self._queues: dict[int, asyncio.Queue[_Item]] = {}
         self._open: dict[str, AddRequest] = {}
         self._failure: HeadraceError | None = None

@@ -11,16 +11,14 @@ from headrace.core.continuation import check_continuation
 from headrace.core.errors import ErrorKind, HeadraceError
 from headrace.core.limits import ModelLimits
 from headrace.core.outputs import TokenLogprobs
-from headrace.engine.output_columns import OutputColumns
+from headrace.engine.output_columns import NO_TOKEN, OutputColumns
 from headrace.engine.request import Request
 from headrace.engine.requests import make_requests
-from headrace.engine.run.runner import LaunchedStep, Runner
+from headrace.engine.run.step import Step, StepRunner
 from headrace.engine.sample.noise import derive_seed
 from headrace.engine.sched.plan import PlannedRow, StepPlan
 from headrace.engine.sched.scheduler import Scheduler
 from headrace.wire.messages import LENGTH, RUNNING, STOP, AddRequest, EngineStats, StepOutput
-
-NO_TOKEN = -1
 
 
 class Engine:
@@ -29,7 +27,7 @@ class Engine:
     def __init__(
         self,
         scheduler: Scheduler,
-        runner: Runner,
+        runner: StepRunner,
         limits: ModelLimits,
         *,
         seed: int = 0,
@@ -42,7 +40,7 @@ class Engine:
         self._seed = seed
         self._max_in_flight = steps_in_flight
         self._by_priority = priority_scheduling
-        self._in_flight: deque[LaunchedStep] = deque()
+        self._in_flight: deque[Step] = deque()
         self._arrivals = 0
         self._steps = 0
         self._prompt_tokens = 0
@@ -118,6 +116,7 @@ class Engine:
             prompt_tokens=self._prompt_tokens,
             generation_tokens=self._generation_tokens,
             steps=self._steps,
+            num_compilations=self._runner.num_compilations,
         )
 
     @property
@@ -131,16 +130,17 @@ class Engine:
         if output:
             check_continuation(self.limits, prompt, output, params, message.eos_token_ids)
 
-    def _commit(self, step: LaunchedStep) -> StepOutput:
+    def _commit(self, step: Step) -> StepOutput:
         tokens, logprobs = step.read()
         output = OutputColumns(step.plan.num_tokens)
         for row, tensors in step.prompt_logprobs:
             params = row.request.params
             row.request.prompt_logprobs += tensors.read([params.prompt_logprobs or 0] * len(tensors.tokens))
+        commit = self.scheduler.commit
         for row in step.plan.rows:
-            if self.scheduler.commit(row) and row.samples:
+            if commit(row) and row.samples:
                 uid = row.request.uid
-                self._take(row, tokens[uid], logprobs.get(uid), output)
+                self._take(row, tokens[uid], logprobs.get(uid) if logprobs else None, output)
         return output.message()
 
     def _take(self, row: PlannedRow, token: int, logprobs: TokenLogprobs | None, output: OutputColumns) -> None:
@@ -151,10 +151,10 @@ class Engine:
             self._prompt_tokens += 0 if request.forked else request.num_given
         request.tokens.append(token)
         finish, stop_token = _finish(request, token)
-        output.add(request.uid, token, finish, stop_token, logprobs)
+        output.add(request.uid, token, logprobs)
         self._generation_tokens += 1
         if finish != RUNNING:
-            output.last(request)
+            output.last(request, finish, stop_token)
             self.scheduler.finish(request)
 
 
@@ -168,9 +168,7 @@ def _note_queue_seconds(plan: StepPlan) -> None:
 
 def _finish(request: Request, token: int) -> tuple[int, int]:
     """Why a request ends with this token, if it does; and the stop token that the user named, or -1."""
-    if len(request.tokens) - request.num_prompt >= request.params.min_tokens:
-        if token in request.eos_token_ids:
-            return STOP, NO_TOKEN
-        if token in request.stop_token_ids:
-            return STOP, token
-    return (LENGTH if len(request.tokens) >= request.max_total_tokens else RUNNING), NO_TOKEN
+    length = len(request.tokens)
+    if token in request.end_token_ids and length - request.num_prompt >= request.params.min_tokens:
+        return STOP, NO_TOKEN if token in request.eos_token_ids else token
+    return (LENGTH if length >= request.max_total_tokens else RUNNING), NO_TOKEN

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from headrace.core.sampling_params import SamplingParams
-from headrace.engine.prompts import ParsedPrompt
+from headrace.engine.prompts import ParsedPrompt, no_tokenizer
 from headrace.text.bad_words import bad_words_token_ids
 from headrace.text.stream import RequestStream
 from headrace.text.tokenizer import Tokenizer
@@ -39,7 +39,7 @@ class Frontend:
     ) -> tuple[AddRequest, RequestStream]:
         """The engine's message for a prompt that the limits accept, and the stream that its output will go to."""
         token_ids = self.tokenized(prompt).token_ids or []
-        words = bad_words_token_ids(self._tokenizer, params.bad_words) if params.bad_words and self._tokenizer else []
+        words = self._bad_words(params)
         uids = [self.next_uid() for _ in range(params.n)]
         message = AddRequest(uids, token_ids, params, self._eos_token_ids, words, priority, prompt.cache_salt)
         return message, RequestStream(request_id, prompt.text, token_ids, params, self._tokenizer, time.monotonic())
@@ -48,8 +48,17 @@ class Frontend:
         """The prompt with token ids, made from its text where it has none."""
         if prompt.token_ids is not None:
             return prompt
-        assert self._tokenizer is not None and prompt.text is not None
+        assert prompt.text is not None
+        if self._tokenizer is None:
+            raise no_tokenizer("A prompt of text is split into tokens by it")
         return replace(prompt, token_ids=self._tokenizer.encode(prompt.text))
+
+    def _bad_words(self, params: SamplingParams) -> list[list[int]]:
+        if self._tokenizer is not None:
+            return bad_words_token_ids(self._tokenizer, params.bad_words) if params.bad_words else []
+        if params.bad_words or params.stop_strings:
+            raise no_tokenizer("Stop strings and bad_words are text")
+        return []
 
     def open(self, message: AddRequest, stream: RequestStream) -> None:
         """From now on the sequences' tokens go to this stream."""

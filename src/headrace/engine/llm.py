@@ -33,7 +33,7 @@ class LLM:
         self._loaded: LoadedEngine | None = None
         loaded = load_engine(EngineConfig.from_kwargs(model=model, **kwargs))
         self._loaded = loaded
-        self._frontend = Frontend(loaded.tokenizer, loaded.eos_token_ids, loaded.engine.abort)
+        self._frontend = Frontend(loaded.optional_tokenizer, loaded.eos_token_ids, loaded.engine.abort)
         self._requests = 0
 
     @property

@@ -12,8 +12,10 @@ from headrace.core.config import EngineConfig
 from headrace.core.errors import HeadraceError
 from headrace.core.sampling_params import SamplingParams
 from headrace.engine.engine import Engine
+from headrace.engine.prompts import no_tokenizer
 from headrace.engine.sched.scheduler import Limits
 from headrace.planner.cache_plan import CachePlan
+from headrace.planner.memory_plan import MemoryPlan
 from headrace.planner.shape import ModelShape
 from headrace.store.files import ModelFiles
 from headrace.store.generation import eos_token_ids, generation_config, sampling_defaults
@@ -30,8 +32,10 @@ class EnginePlan:
     shape: ModelShape
     device: torch.device
     dtype: torch.dtype
+    kv_dtype: torch.dtype
     cache: CachePlan
     limits: Limits
+    memory: MemoryPlan
 
 
 class LoadedEngine:
@@ -60,7 +64,12 @@ class LoadedEngine:
     def tokenizer(self) -> Tokenizer:
         """The tokenizer. Raises where the engine was loaded without one."""
         if self._tokenizer is None:
-            raise HeadraceError("This engine has no tokenizer", fix="Pass prompt_token_ids")
+            raise no_tokenizer("This call needs one")
+        return self._tokenizer
+
+    @property
+    def optional_tokenizer(self) -> Tokenizer | None:
+        """The tokenizer; None where the engine was loaded without one."""
         return self._tokenizer
 
     def default_sampling_params(self) -> SamplingParams:
@@ -102,7 +111,7 @@ def _cache_config(plan: EnginePlan) -> dict[str, str]:
     config = plan.config
     values: dict[str, object] = {
         "block_size": config.block_size,
-        "cache_dtype": str(plan.dtype).removeprefix("torch."),
+        "cache_dtype": str(plan.kv_dtype).removeprefix("torch."),
         "enable_prefix_caching": config.enable_prefix_caching,
         "gpu_memory_utilization": config.gpu_memory_utilization,
         "kv_cache_memory_bytes": config.kv_cache_memory_bytes,

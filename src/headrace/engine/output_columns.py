@@ -4,7 +4,9 @@ from array import array
 
 from headrace.core.outputs import TokenLogprobs
 from headrace.engine.request import Request
-from headrace.wire.messages import StepOutput
+from headrace.wire.messages import RUNNING, StepOutput
+
+NO_TOKEN = -1
 
 
 class OutputColumns:
@@ -12,9 +14,10 @@ class OutputColumns:
 
     def __init__(self, num_tokens: int) -> None:
         self._num_tokens = num_tokens
-        self._uids, self._tokens = array("q"), array("i")
-        self._finish, self._stop_tokens = array("b"), array("i")
-        self._logprobs: list[TokenLogprobs | None] = []
+        self._uids: list[int] = []
+        self._tokens: list[int] = []
+        self._ends: list[tuple[int, int, int]] = []
+        self._logprobs: dict[int, TokenLogprobs] = {}
         self._prompt_logprobs: dict[int, list[TokenLogprobs | None]] = {}
         self._cached_tokens: dict[int, int] = {}
         self._queue_seconds: dict[int, float] = {}
@@ -30,27 +33,31 @@ class OutputColumns:
         if len(request.prompt_logprobs) == request.num_prompt and request.params.prompt_logprobs is not None:
             self._prompt_logprobs[request.uid] = request.prompt_logprobs
 
-    def last(self, request: Request) -> None:
-        """Say what is said at a sequence's end."""
+    def add(self, uid: int, token: int, logprobs: TokenLogprobs | None) -> None:
+        """A row whose sequence goes on, unless `last` follows."""
+        if logprobs is not None:
+            self._logprobs[len(self._uids)] = logprobs
+        self._uids.append(uid)
+        self._tokens.append(token)
+
+    def last(self, request: Request, finish: int, stop_token: int) -> None:
+        """Say of the row just added why its sequence ends, and what is said at a sequence's end."""
+        self._ends.append((len(self._uids) - 1, finish, stop_token))
         if request.num_preemptions:
             self._preemptions[request.uid] = request.num_preemptions
 
-    def add(self, uid: int, token: int, finish: int, stop_token: int, logprobs: TokenLogprobs | None) -> None:
-        """One row."""
-        self._uids.append(uid)
-        self._tokens.append(token)
-        self._finish.append(finish)
-        self._stop_tokens.append(stop_token)
-        self._logprobs.append(logprobs)
-
     def message(self) -> StepOutput:
         """All rows as bytes."""
+        count = len(self._uids)
+        finish, stop_tokens = array("b", [RUNNING]) * count, array("i", [NO_TOKEN]) * count
+        for row, reason, token in self._ends:
+            finish[row], stop_tokens[row] = reason, token
         return StepOutput(
-            self._uids.tobytes(),
-            self._tokens.tobytes(),
-            self._finish.tobytes(),
-            self._stop_tokens.tobytes(),
-            self._logprobs if any(entry is not None for entry in self._logprobs) else None,
+            array("q", self._uids).tobytes(),
+            array("i", self._tokens).tobytes(),
+            finish.tobytes(),
+            stop_tokens.tobytes(),
+            [self._logprobs.get(row) for row in range(count)] if self._logprobs else None,
             self._prompt_logprobs,
             self._cached_tokens,
             self._queue_seconds,

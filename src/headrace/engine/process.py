@@ -6,6 +6,7 @@ standard input closes.
 """
 
 import contextlib
+import gc
 import importlib
 import os
 import signal
@@ -68,6 +69,8 @@ def _serve(config: EngineConfig, channel: WorkerChannel) -> int:
         traceback.print_exc()
         channel.send(EngineFailed(f"The engine could not start: {type(error).__name__}: {error}"))
         return 1
+    gc.collect()
+    gc.freeze()  # what is there now stays: looking through it again and again would hold up steps
     channel.send(loaded.ready())
     loop = EngineLoop(loaded.engine, _ChannelInbox(channel), channel.send, channel.heartbeat.beat)
     return 0 if loop.run() else 1

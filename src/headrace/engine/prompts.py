@@ -73,6 +73,13 @@ def checked_params(params: object) -> SamplingParams:
     )
 
 
+def no_tokenizer(rule: str) -> HeadraceError:
+    """The refusal of what needs a tokenizer by an engine that was made without one."""
+    return HeadraceError(
+        "This engine has no tokenizer", rule=rule, fix="Pass prompt_token_ids, or leave out skip_tokenizer_init"
+    )
+
+
 def _plain(value: object) -> object:
     """Arrays and tensors as lists."""
     return value.tolist() if hasattr(value, "tolist") else value

@@ -25,8 +25,8 @@ class Request:
     are done; `num_unread` further tokens are sampled by steps in flight and not read yet. `num_remembered` of the
     blocks can be found by their hash. `key` orders requests, lower first. `keep_blocks` leaves a finished request its
     blocks until it is released, so that others can be forked off it; a `forked` one never computed its own prompt.
-    `arrival` is when it came (`time.monotonic`), and `queue_seconds` how long its prompt then waited for its first
-    step.
+    `end_token_ids` are all those that may end it. `arrival` is when it came (`time.monotonic`), and `queue_seconds`
+    how long its prompt then waited for its first step.
     """
 
     uid: int
@@ -59,7 +59,10 @@ class Request:
     children: list["Request"] = field(default_factory=list)
     prompt_logprobs: list[TokenLogprobs | None] = field(default_factory=list)
 
+    end_token_ids: frozenset[int] = frozenset()
+
     def __post_init__(self) -> None:
+        self.end_token_ids = self.eos_token_ids | self.stop_token_ids
         self.num_given = len(self.tokens)
         self.num_prompt = self.num_prompt or self.num_given
         self.prompt_logprobs = [None]
@@ -75,15 +78,15 @@ class Request:
         return self.num_tokens - self.num_prompt
 
     @property
-    def needs_host(self) -> bool:
-        """Whether sampling the next token depends on tokens that only the host compares (words of several tokens)."""
-        return bool(self.bad_words_token_ids)
-
-    @property
     def num_to_compute(self) -> int:
-        """Tokens that the next step could compute; 0 while the sequence can grow no further."""
-        if self.num_output > 0 and self.num_tokens >= self.max_total_tokens:
+        """Tokens that the next step could compute; 0 while the sequence can grow no further.
+
+        Bad words of several tokens are compared with what the host has read, so nothing may be unread. Asked for
+        each sequence in each step, and so in terms of fields alone.
+        """
+        num_tokens = len(self.tokens) + self.num_unread
+        if num_tokens >= self.max_total_tokens and num_tokens > self.num_prompt:
             return 0
-        if self.needs_host and self.num_unread:
+        if self.num_unread and self.bad_words_token_ids:
             return 0
-        return self.num_tokens - self.num_computed
+        return num_tokens - self.num_computed

@@ -6,11 +6,10 @@ It is written between the operations of `Ops` and knows neither the device nor t
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from headrace.kernels.ops import HeadShape, LayerCache, Linear, Ops, StepBatch
+from headrace.kernels.ops import HeadShape, LayerCache, Linear, Ops, ResidualStream, StepBatch
 from headrace.planner.shape import ModelShape
 
 
@@ -66,25 +65,22 @@ class Decoder:
 
     def forward(self, token_ids: Tensor, batch: StepBatch, caches: Sequence[LayerCache]) -> Tensor:
         """One step: int64 `[T]` to the final, normed hidden states `[T, H]`; keys and values go to `caches`."""
-        x = F.embedding(token_ids, self._embedding)
-        residual = torch.zeros(x.shape, dtype=torch.float32, device=x.device)
+        stream = ResidualStream(F.embedding(token_ids, self._embedding).float(), self._embedding.dtype)
         for layer, cache in zip(self._layers, caches, strict=True):
-            x = self._attention(layer, x, residual, batch, cache)
-            x = self._mlp(layer, x, residual)
-        return self._ops.add_rms_norm(x, residual, self._final_norm, self.shape.rms_norm_eps)
+            self._attention(layer, stream, batch, cache)
+            self._mlp(layer, stream)
+        return self._ops.norm_stream(stream, self._final_norm, self.shape.rms_norm_eps)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Hidden states of R rows `[R, H]` to float32 `[R, vocab_size]`."""
-        return self._head(hidden).float()
+        """Hidden states of R rows `[R, H]` to `[R, vocab_size]`, in the dtype of the hidden states."""
+        return self._head(hidden)
 
-    def _attention(
-        self, layer: DecoderLayer, x: Tensor, residual: Tensor, batch: StepBatch, cache: LayerCache
-    ) -> Tensor:
+    def _attention(self, layer: DecoderLayer, stream: ResidualStream, batch: StepBatch, cache: LayerCache) -> None:
         ops, eps = self._ops, self.shape.rms_norm_eps
-        x = ops.add_rms_norm(x, residual, layer.input_norm, eps)
-        q = ops.rope_and_cache(layer.qkv(x), self._heads, self._cos_sin, batch, cache, layer.q_norm, layer.k_norm, eps)
-        return layer.output(ops.attend(q, cache, batch, self._scale, layer.window))
+        qkv = ops.norm_linear(stream, layer.input_norm, eps, layer.qkv)
+        q = ops.rope_and_cache(qkv, self._heads, self._cos_sin, batch, cache, layer.q_norm, layer.k_norm, eps)
+        ops.linear_add(ops.attend(q, cache, batch, self._scale, layer.window), layer.output, stream)
 
-    def _mlp(self, layer: DecoderLayer, x: Tensor, residual: Tensor) -> Tensor:
-        x = self._ops.add_rms_norm(x, residual, layer.mlp_norm, self.shape.rms_norm_eps)
-        return layer.down(self._ops.silu_and_mul(layer.gate_up(x)))
+    def _mlp(self, layer: DecoderLayer, stream: ResidualStream) -> None:
+        ops, eps = self._ops, self.shape.rms_norm_eps
+        ops.linear_add(ops.norm_gate_up(stream, layer.mlp_norm, eps, layer.gate_up), layer.down, stream)

@@ -10,6 +10,8 @@ from headrace.models.checkpoint import Checkpoint
 
 _CHUNK_ELEMENTS = 1 << 17
 """What is converted at once: half a megabyte of float32 stays in the cache between the passes over it."""
+_GPU_CHUNK_ELEMENTS = 1 << 24
+"""The same on a GPU, where each piece is a transfer or a launch."""
 
 GROUP_SIZE = 32
 """Weights that share a scale when we quantize to 4 bits ourselves; also that of GGUF's Q4_0 and Q4_1."""
@@ -70,8 +72,9 @@ def _rows_of(groups: Int4Groups, first: int, last: int) -> Int4Groups:
 
 
 def _chunks(tensor: Tensor) -> Iterator[tuple[int, int]]:
-    """Ranges of rows of about `_CHUNK_ELEMENTS` elements."""
+    """Ranges of rows of about as many elements as are converted at once."""
     rows = len(tensor)
-    step = max(1, _CHUNK_ELEMENTS * rows // max(1, tensor.numel()))
+    chunk = _CHUNK_ELEMENTS if tensor.device.type == "cpu" else _GPU_CHUNK_ELEMENTS
+    step = max(1, chunk * rows // max(1, tensor.numel()))
     for first in range(0, rows, step):
         yield first, min(first + step, rows)

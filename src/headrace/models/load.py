@@ -24,14 +24,16 @@ def load_model(
     quantization: Quantization,
     device: torch.device,
     max_model_len: int,
+    seed: int = 0,
 ) -> Decoder:
     """Load, cast and, where `quantization` says so, quantize a model.
 
     "auto" keeps the 4-bit groups that a GGUF has, with an int8 head, and all else dense; "int4" also rounds
     unquantized linears to groups of 32, and makes a GGUF's other types int8. Norms, biases and the embedding table
-    stay in `dtype`. Raises `HeadraceError` for a checkpoint that is broken or not of this shape.
+    stay in `dtype`. `seed` is that of weights that are made up ("dummy" files). Raises `HeadraceError` for a checkpoint
+    that is broken or not of this shape.
     """
-    checkpoint = open_checkpoint(files, shape)
+    checkpoint = open_checkpoint(files, shape, seed)
     check_tensors(checkpoint, shape)
     builder = LinearBuilder(checkpoint, ops, quantization, dtype, device)
     layers = [_load_layer(builder, shape, layer) for layer in range(shape.num_layers)]

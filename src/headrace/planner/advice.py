@@ -7,19 +7,20 @@ from typing import Any
 from headrace.planner.choose import Demand, choices, nearest, weighted_bytes
 from headrace.planner.formats import scheme_named
 from headrace.planner.memory import GIB
+from headrace.planner.memory_plan import MemoryPlan
 from headrace.planner.plan import Plan, plan_on
 from headrace.planner.tensor_parallel import divides
 
 _SMALLER = ("int8", "int4")
 
 
-def engine_arguments(plan: Plan, quantization: str | None) -> dict[str, object]:
+def engine_arguments(plan: MemoryPlan, quantization: str | None) -> dict[str, object]:
     """The engine's arguments that make this plan, beside the model."""
     serving = plan.serving
     arguments: dict[str, object] = {
         "max_model_len": plan.context,
         "gpu_memory_utilization": serving.gpu_memory_utilization,
-        "max_num_seqs": min(serving.max_num_seqs, max(1, plan.expected(plan.context))),
+        "max_num_seqs": serving.max_num_seqs,
         "max_num_batched_tokens": serving.max_num_batched_tokens,
     }
     special: dict[str, tuple[object, object]] = {
@@ -28,6 +29,8 @@ def engine_arguments(plan: Plan, quantization: str | None) -> dict[str, object]:
         "kv_cache_dtype": (serving.kv_cache_dtype, "auto"),
         "tensor_parallel_size": (serving.tensor_parallel_size, 1),
         "enforce_eager": (serving.enforce_eager, False),
+        "kv_cache_memory_bytes": (serving.kv_cache_memory_bytes, None),
+        "num_gpu_blocks_override": (serving.num_gpu_blocks_override, None),
     }
     return arguments | {name: value for name, (value, default) in special.items() if value != default}
 

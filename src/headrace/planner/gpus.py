@@ -6,6 +6,7 @@ from functools import cache
 from importlib.resources import files
 
 from headrace.core.errors import ErrorKind, HeadraceError
+from headrace.planner.device_memory import DeviceMemory
 from headrace.planner.memory import GIB
 
 _MIB = 2**20
@@ -34,6 +35,11 @@ class Gpu:
     def usable_bytes(self) -> int:
         """What a process may take at most."""
         return int(self.usable_gib * GIB)
+
+    @property
+    def memory(self) -> DeviceMemory:
+        """All of it, with nobody else on the GPU."""
+        return DeviceMemory("cuda", self.usable_bytes)
 
     @property
     def has_bfloat16(self) -> bool:

@@ -1,11 +1,19 @@
-"""What is on each GPU beside the KV cache: one line an item, with its bytes and the formula that gave them."""
+"""What is on a device beside the KV cache: one line an item, with its bytes and the formula that gave them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from headrace.planner.estimates import COLLECTIVES_BYTES, CONTEXT_BYTES, FRAGMENTED_SHARE, GRAPHS_BYTES
+from headrace.planner.device_memory import DeviceMemory
+from headrace.planner.estimates import (
+    COLLECTIVES_BYTES,
+    CONTEXT_BYTES,
+    FRAGMENTED_SHARE,
+    GRAPHED_TOKENS,
+    GRAPHS_BYTES,
+    SAMPLED_BYTES,
+)
 from headrace.planner.facts import ModelFacts
-from headrace.planner.memory import logits_bytes, state_bytes, token_bytes
+from headrace.planner.memory import logits_bytes, rotary_bytes, state_bytes, token_bytes, unpacked_bytes
 from headrace.planner.outline.model import ModelOutline
 from headrace.planner.serving import LoraSlots, Serving
 
@@ -14,39 +22,92 @@ _LORA_BYTES = 2
 
 @dataclass(frozen=True, slots=True)
 class MemoryLine:
-    """One item on one GPU. `source` is empty where the bytes follow from the model, else where the estimate is from."""
+    """One item on one device. `source` is empty where the bytes follow from the model, else where the estimate is from.
+
+    `who` names those that hold it, where it is not us.
+    """
 
     label: str
     nbytes: int
     formula: str
     source: str = ""
+    who: str = ""
 
 
-def fixed_lines(facts: ModelFacts, serving: Serving, *, graphs: bool = True) -> tuple[MemoryLine, ...]:
-    """All lines but the KV cache, largest concern first; `graphs` says that the device captures CUDA graphs."""
+def fixed_lines(facts: ModelFacts, serving: Serving, memory: DeviceMemory) -> tuple[MemoryLine, ...]:
+    """All lines but the KV cache and the rotary table, which depend on the context; largest concern first."""
     outline, shards = facts.outline, serving.tensor_parallel_size
-    weights, formula = facts.weight_bytes(serving.scheme, serving.dtype, shards)
-    lines = [MemoryLine("Weights", weights, formula), *_optional(outline, serving), *_step(outline, serving)]
-    lost = sum(line.nbytes for line in lines if line.label in ("Activations", "Logits and sampling"))
-    lines.append(MemoryLine("CUDA context", int(CONTEXT_BYTES.value), "a constant", CONTEXT_BYTES.text))
-    if graphs and not serving.enforce_eager:
-        lines.append(MemoryLine("CUDA graphs", int(GRAPHS_BYTES.value), "a constant", GRAPHS_BYTES.text))
-    if shards > 1:
-        lines.append(MemoryLine("Collectives", int(COLLECTIVES_BYTES.value), "a constant", COLLECTIVES_BYTES.text))
-    share = FRAGMENTED_SHARE.value
-    formula = f"{share:.1%} of activations and logits"
-    return (*lines, MemoryLine("Fragmentation", int(lost * share), formula, FRAGMENTED_SHARE.text))
+    weights, formula = facts.weight_bytes(serving.scheme, serving.dtype, shards, on_cpu=memory.on_cpu)
+    lines = (MemoryLine("Weights", weights, formula), *_optional(outline, serving))
+    if memory.on_cpu:
+        return (*lines, _step_on_a_cpu(outline, serving))
+    return (*lines, *_step(outline, serving), *_of_the_gpu(outline, serving), *_held_already(memory))
+
+
+def rotary_line(outline: ModelOutline, num_positions: int) -> MemoryLine | None:
+    """The cosines and sines of every position of the context; None where there are none."""
+    nbytes = rotary_bytes(outline, num_positions)
+    formula = f"{num_positions:,} positions x {rotary_bytes(outline, 1)} bytes of fp32 cosines and sines"
+    return MemoryLine("Rotary table", nbytes, formula) if nbytes else None
+
+
+def _step_on_a_cpu(outline: ModelOutline, serving: Serving) -> MemoryLine:
+    """Activations of all tokens or, after these are let go, logits and sampling beside the hidden states."""
+    tokens, rows, size = serving.max_num_batched_tokens, serving.max_num_seqs, serving.dtype_bytes
+    activations, sampling = tokens * token_bytes(outline, size), logits_bytes(outline, rows)
+    hidden = tokens * outline.hidden_size * size
+    if activations >= hidden + sampling:
+        return MemoryLine("Activations", activations, _token_formula(outline, serving))
+    formula = f"4 x {rows:,} sequences x {outline.vocab_size:,} x 4 bytes + {tokens:,} tokens' hidden states"
+    return MemoryLine("Logits and sampling", hidden + sampling, formula)
 
 
 def _step(outline: ModelOutline, serving: Serving) -> Iterator[MemoryLine]:
+    """The step's buffers on a GPU, which all are there at once."""
     tokens, rows, shards = serving.max_num_batched_tokens, serving.max_num_seqs, serving.tensor_parallel_size
-    each = token_bytes(outline, serving.dtype_bytes, shards)
-    inside = max(layer.width for layer, _ in outline.kinds)
-    share, size = f" / {shards}" if shards > 1 else "", serving.dtype_bytes
-    formula = f"{tokens:,} tokens x ({outline.hidden_size:,} x {4 + 2 * size} + {inside:,}{share} x {size}) bytes"
-    yield MemoryLine("Activations", tokens * each, formula)
-    formula = f"4 x {rows:,} sequences x {outline.vocab_size:,} x 4 bytes"
-    yield MemoryLine("Logits and sampling", logits_bytes(outline, rows), formula)
+    each, size = token_bytes(outline, serving.dtype_bytes, shards), serving.dtype_bytes
+    yield MemoryLine("Activations", tokens * each, _token_formula(outline, serving))
+    sampled = size + int(SAMPLED_BYTES.value)
+    formula = f"{rows:,} sequences x {outline.vocab_size:,} x ({size} + {sampled - size}) bytes"
+    yield MemoryLine("Logits and sampling", rows * outline.vocab_size * sampled, formula, SAMPLED_BYTES.text)
+    if serving.scheme is not None and (nbytes := unpacked_bytes(outline, serving.scheme) // shards):
+        yield MemoryLine("Unpacked weights", nbytes, f"the largest linear layer of {serving.scheme.name}, as floats")
+
+
+def _token_formula(outline: ModelOutline, serving: Serving) -> str:
+    tokens, size, shards = serving.max_num_batched_tokens, serving.dtype_bytes, serving.tensor_parallel_size
+    inside, share = max(layer.width for layer, _ in outline.kinds), f" / {shards}" if shards > 1 else ""
+    return f"{tokens:,} tokens x ({outline.hidden_size:,} x {4 + 2 * size} + {inside:,}{share} x {size}) bytes"
+
+
+def _of_the_gpu(outline: ModelOutline, serving: Serving) -> Iterator[MemoryLine]:
+    """What CUDA itself takes."""
+    lost = sum(line.nbytes for line in _step(outline, serving))
+    yield MemoryLine("CUDA context", int(CONTEXT_BYTES.value), "a constant", CONTEXT_BYTES.text)
+    if not serving.enforce_eager:
+        yield _graphs(outline, serving)
+    if serving.tensor_parallel_size > 1:
+        yield MemoryLine("Collectives", int(COLLECTIVES_BYTES.value), "a constant", COLLECTIVES_BYTES.text)
+    share = FRAGMENTED_SHARE.value
+    yield MemoryLine(
+        "Fragmentation", int(lost * share), f"{share:.1%} of activations and logits", FRAGMENTED_SHARE.text
+    )
+
+
+def _graphs(outline: ModelOutline, serving: Serving) -> MemoryLine:
+    """The graphs themselves, and the memory of the largest step that is captured, which no other step can use."""
+    tokens = min(int(GRAPHED_TOKENS.value), serving.max_num_batched_tokens)
+    nbytes = tokens * token_bytes(outline, serving.dtype_bytes, serving.tensor_parallel_size)
+    formula = f"a constant + the activations of {tokens:,} tokens"
+    return MemoryLine("CUDA graphs", int(GRAPHS_BYTES.value) + nbytes, formula, GRAPHS_BYTES.text)
+
+
+def _held_already(memory: DeviceMemory) -> Iterator[MemoryLine]:
+    if memory.own_bytes:
+        yield MemoryLine("This process's tensors", memory.own_bytes, "torch.cuda.memory_allocated() before the start")
+    if memory.others_bytes:
+        pids = f"pid {', '.join(map(str, memory.pids))}" if memory.pids else ""
+        yield MemoryLine("Other processes", memory.others_bytes, "taken before the start", who=pids)
 
 
 def _optional(outline: ModelOutline, serving: Serving) -> Iterator[MemoryLine]:

@@ -1,58 +1,31 @@
 """How many bytes a model takes, part by part: weights, activations, KV cache. All sizes in bytes.
 
-Written for any outline; the engine's `ModelShape` is read as the outline that says the same.
+Written for any outline; of the engine's `ModelShape` that is `outline_of`.
 """
 
-from dataclasses import replace
-from typing import Final, Literal
+from typing import Final
 
-from headrace.planner.formats import WeightScheme, engine_int4, engine_int8, float_scheme
-from headrace.planner.outline.from_shape import outline_of
+from headrace.planner.formats import WeightScheme
 from headrace.planner.outline.matrix import Matrix
-from headrace.planner.outline.mixers import DeltaNet
+from headrace.planner.outline.mixers import DeltaNet, LatentAttention
 from headrace.planner.outline.model import ModelOutline
-from headrace.planner.shape import ModelShape
 
 GIB: Final = 2**30
-
-Form = Literal["float32", "bfloat16", "float16", "int8", "int4"]
-"""How the engine keeps the weight of a linear layer."""
 
 _FP32_BYTES = 4
 _SAMPLING_COPIES = 4
 """Logits, the scaled ones, their probabilities and the running sum of these, where a row draws from all tokens."""
+_UNPACKED_BYTES = {"int8": (4, 4), "int4": (8, 4)}
+"""Scheme -> bytes an element of a linear layer, and of the head, while torch multiplies by it."""
+_WITHOUT_ROTARY = ("bloom",)
 _CPU_KV_LIMIT_BYTES = 4 * GIB
-
-
-def weight_bytes(shape: ModelShape, form: Form, float_bytes: int | None = None, *, packs_head: bool = False) -> int:
-    """What the weights take once the engine has loaded them.
-
-    In int8 and int4 the embedding table stays a float of `float_bytes` (2 unless given), so that a tied model keeps
-    both; and so it does where dense kernels lay the head out in their own order (`packs_head`), as on a CPU.
-    """
-    plain = "float32" if float_bytes == 4 else "bfloat16"
-    if form == "int8":
-        return scheme_bytes(outline_of(shape), engine_int8(plain))
-    if form == "int4":
-        return scheme_bytes(outline_of(shape), engine_int4(plain))
-    return scheme_bytes(outline_of(shape), replace(float_scheme(form), splits_tie=packs_head))
-
-
-def rope_table_bytes(shape: ModelShape, num_positions: int) -> int:
-    """The fp32 cosines and sines of every position."""
-    return num_positions * shape.head_dim * _FP32_BYTES
 
 
 def scheme_bytes(outline: ModelOutline, scheme: WeightScheme, num_shards: int = 1) -> int:
     """What the weights of a model take in a scheme on each of `num_shards` GPUs, with scales and zero points."""
     split = outline.tie_word_embeddings and scheme.splits_tie
-    head = (Matrix("lm_head", outline.vocab_size, outline.hidden_size, "head"),) if split else ()
+    head = (_head(outline),) if split else ()
     return sum(-(-scheme.nbytes(matrix) // matrix.shards(num_shards)) for matrix in (*outline.matrices, *head))
-
-
-def kv_block_bytes(shape: ModelShape, block_size: int, dtype_bytes: int) -> int:
-    """Keys and values of one block of `block_size` tokens, over all layers."""
-    return block_size * kv_bytes_per_token(outline_of(shape), dtype_bytes)
 
 
 def kv_bytes_per_token(outline: ModelOutline, dtype_bytes: int, num_shards: int = 1) -> int:
@@ -75,11 +48,13 @@ def state_bytes(outline: ModelOutline, dtype_bytes: int, num_shards: int = 1) ->
     return sum(mixer.state_bytes(dtype_bytes, num_shards) for mixer in mixers if isinstance(mixer, DeltaNet))
 
 
-def activation_bytes(shape: ModelShape, max_num_batched_tokens: int, max_num_seqs: int, dtype_bytes: int) -> int:
-    """What one step needs at its peak: activations of all tokens or, after these are let go, logits and sampling."""
-    outline = outline_of(shape)
-    hidden = max_num_batched_tokens * shape.hidden_size * dtype_bytes
-    return max(max_num_batched_tokens * token_bytes(outline, dtype_bytes), hidden + logits_bytes(outline, max_num_seqs))
+def rotary_bytes(outline: ModelOutline, num_positions: int) -> int:
+    """The fp32 cosines and sines of every position; nothing where positions are learned or biases."""
+    if outline.num_positions or outline.model_type in _WITHOUT_ROTARY or not outline.attention_layers:
+        return 0
+    mixer = outline.attention_layers[0]
+    rotated = mixer.rope_dim if isinstance(mixer, LatentAttention) else mixer.head_dim
+    return num_positions * rotated * _FP32_BYTES
 
 
 def token_bytes(outline: ModelOutline, dtype_bytes: int, num_shards: int = 1) -> int:
@@ -89,10 +64,29 @@ def token_bytes(outline: ModelOutline, dtype_bytes: int, num_shards: int = 1) ->
 
 
 def logits_bytes(outline: ModelOutline, num_rows: int) -> int:
-    """The fp32 logits of each sequence, and what sampling makes of them."""
+    """On a CPU: the fp32 logits of each sequence, and what sampling makes of them."""
     return _SAMPLING_COPIES * num_rows * outline.vocab_size * _FP32_BYTES
+
+
+def unpacked_bytes(outline: ModelOutline, scheme: WeightScheme) -> int:
+    """The floats that a GPU makes of the largest linear layer when it multiplies by weights of 4 or 8 bits.
+
+    Gate and up are one layer.
+    """
+    each = _UNPACKED_BYTES.get(scheme.name)
+    if each is None:
+        return 0
+    return max(
+        matrix.elements // matrix.count * (2 if matrix.name == "gate_proj" else 1) * each[matrix.role == "head"]
+        for matrix in (*outline.matrices, _head(outline))
+        if matrix.role in ("linear", "head")
+    )
 
 
 def cpu_kv_budget(available_bytes: int) -> int:
     """The KV cache's share on a CPU when nobody said: the smaller of 4 GiB and a quarter of the free memory."""
     return min(_CPU_KV_LIMIT_BYTES, available_bytes // 4)
+
+
+def _head(outline: ModelOutline) -> Matrix:
+    return Matrix("lm_head", outline.vocab_size, outline.hidden_size, "head")

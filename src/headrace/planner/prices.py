@@ -1,10 +1,8 @@
-"""What a plan costs: a dated snapshot of on-demand prices, and the cheapest instances that hold the plan."""
+"""What a plan costs: prices with their date and source, and the cheapest instances that hold the plan."""
 
-import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
-from functools import cache
-from importlib.resources import files
 
 from headrace.planner.plan import Plan
 from headrace.planner.roofline import decode_speed
@@ -49,13 +47,6 @@ class Offer:
         return self.price.usd_per_hour / _SECONDS_AN_HOUR / self.tokens_per_second * _MILLION
 
 
-@cache
-def known_prices() -> tuple[Price, ...]:
-    """The snapshot."""
-    text = (files("headrace.planner") / "data" / "prices.json").read_text()
-    return tuple(Price(**entry) for entry in json.loads(text))
-
-
 def offers(plans: tuple[Plan, ...], prices: tuple[Price, ...]) -> list[Offer]:
     """Every instance that holds one of the plans, cheapest an hour first."""
     found = [
@@ -67,12 +58,12 @@ def offers(plans: tuple[Plan, ...], prices: tuple[Price, ...]) -> list[Offer]:
     return sorted(found, key=lambda offer: offer.price.usd_per_hour)
 
 
-def stale_warning(found: list[Offer], today: date) -> str | None:
+def stale_warning(prices: Iterable[Price], today: date) -> str | None:
     """A sentence if any of the prices is older than `MAX_AGE_DAYS`."""
-    oldest = max(found, key=lambda offer: offer.price.age_days(today), default=None)
-    if oldest is None or oldest.price.age_days(today) <= MAX_AGE_DAYS:
+    oldest = max(prices, key=lambda price: price.age_days(today), default=None)
+    if oldest is None or (age := oldest.age_days(today)) <= MAX_AGE_DAYS:
         return None
-    return f"Some prices are of {oldest.price.as_of}, {oldest.price.age_days(today)} days ago: check them first"
+    return f"The price of {oldest.provider} {oldest.instance} is of {oldest.as_of}, {age} days ago: check it first"
 
 
 def _offer(plan: Plan, price: Price) -> Offer:

@@ -7,8 +7,10 @@ from headrace.planner.advice import advice, as_flags, engine_arguments, nothing_
 from headrace.planner.choose import Demand, choices, nearest
 from headrace.planner.facts import ModelFacts
 from headrace.planner.gpus import Gpu
+from headrace.planner.memory_plan import MemoryPlan
 from headrace.planner.plan import Plan, plan_on
-from headrace.planner.prices import Offer, known_prices, offers
+from headrace.planner.price_book import known_prices
+from headrace.planner.prices import Offer, offers
 from headrace.planner.roofline import ERROR_BAND, Speed, decode_speed, prefill_seconds
 from headrace.planner.serving import Serving
 
@@ -103,19 +105,34 @@ def as_dict(report: Report) -> dict[str, object]:
 
 
 def plan_as_dict(plan: Plan) -> dict[str, object]:
-    """One plan; bytes are those of each GPU."""
+    """One plan for GPUs, with its predicted speed; bytes are those of each GPU."""
+    length = plan.context
+    return {
+        "gpu": plan.gpu.name,
+        "gpus": plan.serving.tensor_parallel_size,
+        "gpu_bytes": plan.gpu.usable_bytes,
+        **memory_as_dict(plan),
+        "speed": [
+            {"batch": each.batch, "itl_seconds": each.step_seconds, "tokens_per_second": each.tokens_per_second}
+            for each in speeds(plan)
+        ],
+        "ttft_seconds": prefill_seconds(plan, length // 2) if length > 1 else None,
+        "speed_error_band": ERROR_BAND,
+    }
+
+
+def memory_as_dict(plan: MemoryPlan) -> dict[str, object]:
+    """What fills a device's memory, and what it then holds."""
     length, serving = plan.context, plan.serving
     scheme = serving.scheme or plan.facts.scheme
     return {
-        "gpu": plan.gpu.name,
-        "gpus": serving.tensor_parallel_size,
-        "gpu_bytes": plan.gpu.usable_bytes,
         "allowed_bytes": plan.allowed_bytes,
         "lines": [
             {"label": each.label, "bytes": each.nbytes, "formula": each.formula, "source": each.source}
             for each in plan.lines
         ],
         "kv_cache_bytes": max(0, plan.kv_bytes),
+        "kv_cache_blocks": plan.num_blocks,
         "kv_bytes_per_token": plan.kv_bytes_per_token,
         "kv_cache_tokens": plan.cache_tokens,
         "fits": plan.fits,
@@ -123,12 +140,6 @@ def plan_as_dict(plan: Plan) -> dict[str, object]:
         "context": length,
         "kv_bytes_per_sequence": {"ideal": plan.ideal_bytes(length), "reserved": plan.reserved_bytes(length)},
         "sequences": {"guaranteed": plan.guaranteed(length), "expected": plan.expected(length)} if length else None,
-        "speed": [
-            {"batch": each.batch, "itl_seconds": each.step_seconds, "tokens_per_second": each.tokens_per_second}
-            for each in speeds(plan)
-        ],
-        "ttft_seconds": prefill_seconds(plan, length // 2) if length > 1 else None,
-        "speed_error_band": ERROR_BAND,
         "dtype": serving.dtype,
         "weights": serving.dtype if scheme is None else scheme.name,
     }

@@ -1,29 +1,57 @@
-"""How fast a plan is: a step takes as long as its bytes or its operations, whichever is more, and what is fixed.
+"""How fast a plan is: what a step launches, reads, computes and passes on, each at the rate that was measured for it.
 
-The efficiencies are those that vLLM 0.26 reached on one H100 with Qwen3-0.6B and an 8B shape; a GPU or an engine that
-was not measured may be further off than `ERROR_BAND` says.
+A step takes its launches, its attention and the bytes of its activations one after another. Attention reads the cache
+or multiplies, whichever is longer; reading the weights and multiplying by them overlap, but not perfectly (their root
+sum of squares). The rates are fitted on one H100 by
+`benchmarks/fit_roofline.py` and kept in `data/roofline.json`; on a GPU that was not measured they may be further off
+than `ERROR_BAND` says.
 """
 
+import json
+import math
 from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
 from typing import Final
 
 from headrace.planner.memory import ideal_kv_bytes
 from headrace.planner.outline.matrix import Matrix
-from headrace.planner.outline.model import ModelOutline
+from headrace.planner.outline.model import Layer, ModelOutline
 from headrace.planner.plan import Plan
 
 ERROR_BAND: Final = 0.25
-"""Of the step at batch 1, 32, 128 and 256; small models between batch 8 and 64 are slower than predicted."""
+"""Of a step at batch 1 to 256 of the shapes and contexts that were measured."""
 
-_BANDWIDTH_SHARE = 0.75
-_FOUR_BIT_SHARE = 0.5
-_COMPUTE_SHARE = 0.45
-_SMALL_COMPUTE_SHARE = 0.35
-_SMALL_PARAMETERS = 1_000_000_000
-_LAUNCHES_A_LAYER = 8
-_LAUNCH_SECONDS = 2.5e-6
-_HOST_SECONDS = 0.4e-3
+_KERNELS_A_LAYER = 9
+"""Two norms, four products, the rotation with the cache's write, attention, the activation."""
+_KERNELS_OF_EXPERTS = 5
+_KERNELS_A_STEP = 6
+_FOUR_BIT_SHARE = 2 / 3
+"""Of the rate at which plain weights are read."""
+_ATTENTION_SHARE = 0.42
+"""Of the arithmetic, by prefill attention: 400 to 415 TFLOP/s on an H100 (docs/benchmarks/gpu_kernels.md)."""
 _REDUCE_SECONDS = 10e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Efficiency:
+    """What a device reaches: seconds a kernel beyond its bytes, and shares of the vendor's bandwidth and arithmetic."""
+
+    kernel_seconds: float
+    weights_share: float
+    cache_share: float
+    activations_share: float
+    compute_share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """Efficiencies with the measurements' date, the card, and the command that fitted them."""
+
+    efficiency: Efficiency
+    as_of: str
+    gpu: str
+    command: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,48 +67,93 @@ class Speed:
         return self.batch / self.step_seconds
 
 
-def decode_speed(plan: Plan, batch: int, context: int) -> Speed:
+@cache
+def fitted() -> Fit:
+    """The fit that predictions are made with."""
+    entry = json.loads((files("headrace.planner") / "data" / "roofline.json").read_text())
+    return Fit(Efficiency(**entry["efficiency"]), entry["as_of"], entry["gpu"], entry["command"])
+
+
+def decode_speed(plan: Plan, batch: int, context: int, efficiency: Efficiency | None = None) -> Speed:
     """One token for each of `batch` sequences that are `context` tokens long."""
-    gpu, serving, outline = plan.gpu, plan.serving, plan.facts.outline
-    share = _FOUR_BIT_SHARE if _is_four_bit(plan) else _BANDWIDTH_SHARE
-    weights = _weights_read(plan, batch) / (gpu.bandwidth_gbs * 1e9 * share)
-    cache = ideal_kv_bytes(outline, context, serving.kv_bytes, serving.tensor_parallel_size)
-    reading = weights + batch * cache / (gpu.bandwidth_gbs * 1e9 * _BANDWIDTH_SHARE)
-    return Speed(batch, max(reading, _computing(plan, batch, context, batch)) + _fixed(plan))
+    serving = plan.serving
+    cache = ideal_kv_bytes(plan.facts.outline, context, serving.kv_bytes, serving.tensor_parallel_size)
+    work = _Work(num_tokens=batch, context=context, num_logits=batch, cache_bytes=batch * cache)
+    return Speed(batch, _seconds(plan, work, efficiency or fitted().efficiency))
 
 
-def prefill_seconds(plan: Plan, num_tokens: int) -> float:
+def prefill_seconds(plan: Plan, num_tokens: int, efficiency: Efficiency | None = None) -> float:
     """A prompt of this many tokens with nothing else to do, up to its first token: the time to first token."""
-    reading = plan.lines[0].nbytes / (plan.gpu.bandwidth_gbs * 1e9 * _BANDWIDTH_SHARE)
-    steps = -(-num_tokens // plan.serving.max_num_batched_tokens)
-    return max(reading, _computing(plan, num_tokens, num_tokens // 2, 1)) + steps * _fixed(plan)
+    seconds, most = 0.0, plan.serving.max_num_batched_tokens
+    for start in range(0, num_tokens, most):
+        count = min(most, num_tokens - start)
+        work = _Work(num_tokens=count, context=start + count // 2, num_logits=1, cache_bytes=0)
+        seconds += _seconds(plan, work, efficiency or fitted().efficiency)
+    return seconds
 
 
-def _computing(plan: Plan, num_tokens: int, context: int, num_logits: int) -> float:
-    """Two operations a parameter, and attention's: four for each element of the queries and token of context."""
-    outline, gpu = plan.facts.outline, plan.gpu
-    queries = sum(
-        mixer.num_heads * mixer.head_dim * min(context, mixer.window or context) for mixer in outline.attention_layers
-    )
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """One step: its tokens with their mean context, the rows that get logits, the bytes of the cache that it reads."""
+
+    num_tokens: int
+    context: int
+    num_logits: int
+    cache_bytes: int
+
+
+def _seconds(plan: Plan, work: _Work, reached: Efficiency) -> float:
+    bandwidth, shards = plan.gpu.bandwidth_gbs * 1e9, plan.serving.tensor_parallel_size
+    share = reached.weights_share * (_FOUR_BIT_SHARE if _is_four_bit(plan) else 1.0)
+    arithmetic = plan.gpu.tflops_16 * 1e12 * shards
+    reading = _weights_read(plan, work.num_tokens) / (bandwidth * share)
+    computing = _products(plan, work) / (arithmetic * reached.compute_share)
+    cache = work.cache_bytes / (bandwidth * reached.cache_share)
+    attention = max(cache, _attention(plan, work) / (arithmetic * _ATTENTION_SHARE))
+    passing_on = _activations_moved(plan, work) / shards / (bandwidth * reached.activations_share)
+    return _fixed(plan, reached) + math.hypot(reading, computing) + attention + passing_on
+
+
+def _products(plan: Plan, work: _Work) -> float:
+    """Two operations for each token and parameter that it passes through; the head's only for rows with logits."""
+    outline = plan.facts.outline
     head = outline.vocab_size * outline.hidden_size
-    operations = num_tokens * (2 * (outline.active_parameters - head) + 4 * queries) + 2 * num_logits * head
-    share = _SMALL_COMPUTE_SHARE if outline.parameters < _SMALL_PARAMETERS else _COMPUTE_SHARE
-    return operations / plan.serving.tensor_parallel_size / (gpu.tflops_16 * 1e12 * share)
+    return work.num_tokens * 2 * (outline.active_parameters - head) + 2 * work.num_logits * head
 
 
-def _weights_read(plan: Plan, batch: int) -> float:
+def _attention(plan: Plan, work: _Work) -> float:
+    """Four operations for each element of the queries and token of context."""
+    layers, context = plan.facts.outline.attention_layers, work.context
+    queries = sum(mixer.num_heads * mixer.head_dim * min(context, mixer.window or context) for mixer in layers)
+    return work.num_tokens * 4 * queries
+
+
+def _activations_moved(plan: Plan, work: _Work) -> float:
+    """Bytes that kernels write and the next ones read again: of each token in each layer, and the logits."""
+    outline, size = plan.facts.outline, plan.serving.dtype_bytes
+    layers = sum(_moved_a_token(layer, outline.hidden_size, size) * times for layer, times in outline.kinds)
+    return work.num_tokens * layers + 2 * work.num_logits * outline.vocab_size * size
+
+
+def _moved_a_token(layer: Layer, hidden: int, size: int) -> int:
+    """The fp32 residual and the normed input of both halves, and all that is between their products."""
+    halves = 2 * hidden * (2 * 4 + 3 * size)
+    return halves + 2 * size * (layer.mixer.width + layer.feed_forward.width)
+
+
+def _weights_read(plan: Plan, num_tokens: int) -> float:
     """The bytes that a step reads of the weights on each GPU: of experts only those that some token goes to."""
     outline = plan.facts.outline
-    read = sum(_share_read(matrix, batch, outline) * matrix.parameters for matrix in outline.matrices)
+    read = sum(_share_read(matrix, num_tokens, outline) * matrix.parameters for matrix in outline.matrices)
     return plan.lines[0].nbytes * read / outline.parameters
 
 
-def _share_read(matrix: Matrix, batch: int, outline: ModelOutline) -> float:
+def _share_read(matrix: Matrix, num_tokens: int, outline: ModelOutline) -> float:
     if matrix.role == "embedding":
         return 1.0 if outline.tie_word_embeddings and matrix.rows == outline.vocab_size else 0.0
     if matrix.used is None:
         return 1.0
-    return 1 - (1 - matrix.used / matrix.count) ** batch
+    return 1 - (1 - matrix.used / matrix.count) ** num_tokens
 
 
 def _is_four_bit(plan: Plan) -> bool:
@@ -88,8 +161,9 @@ def _is_four_bit(plan: Plan) -> bool:
     return scheme is not None and scheme.linear.bits < 6
 
 
-def _fixed(plan: Plan) -> float:
-    """Launches, the host, and two sums over all GPUs a layer."""
-    layers, size = plan.facts.outline.num_layers, plan.serving.tensor_parallel_size
-    reduces = 2 * layers * _REDUCE_SECONDS if size > 1 else 0.0
-    return layers * _LAUNCHES_A_LAYER * _LAUNCH_SECONDS + _HOST_SECONDS + reduces
+def _fixed(plan: Plan, reached: Efficiency) -> float:
+    """The kernels that are launched, and two sums over all GPUs a layer."""
+    outline, size = plan.facts.outline, plan.serving.tensor_parallel_size
+    each = _KERNELS_A_LAYER + (_KERNELS_OF_EXPERTS if outline.num_experts else 0)
+    reduces = 2 * outline.num_layers * _REDUCE_SECONDS if size > 1 else 0.0
+    return (each * outline.num_layers + _KERNELS_A_STEP) * reached.kernel_seconds + reduces

@@ -20,6 +20,7 @@ from headrace.store.local import (
     listed,
     open_directory,
     open_gguf,
+    open_weightless,
     pickle_error,
     read_config,
     split_error,
@@ -47,17 +48,15 @@ class Hub:
 
     def open_model(self, name: str, check_config: CheckConfig | None = None) -> ModelFiles:
         """The model in the repository `name`. Raises `HeadraceError` if it cannot be had or is not served."""
-        folder = self._snapshot(name, _SMALL_FILES, quiet=True)
-        if not (folder / "config.json").exists():
-            self._refuse_by_listing(name)
-        config = read_config(name, folder)
-        refuse_quantized(config, name)
-        if check_config is not None:
-            check_config(config)
+        folder = self._checked_config(name, check_config)
         if not _complete(name, folder):
             self._refuse_by_listing(name)
             folder = self._snapshot(name, _WEIGHT_FILES, revision=folder.name)
         return open_directory(name, folder)
+
+    def open_weightless(self, name: str, check_config: CheckConfig | None = None) -> ModelFiles:
+        """The model in the repository `name` but for its weights, which are not downloaded."""
+        return open_weightless(name, self._checked_config(name, check_config))
 
     def open_gguf(self, name: str, repo: str, file: str) -> ModelFiles:
         """The model in one .gguf file of a repository."""
@@ -67,6 +66,17 @@ class Hub:
         if not path.exists():
             raise choose_gguf(repo, [f for f in self._list(repo) if f.endswith(".gguf")], missing=file)
         return open_gguf(name, path)
+
+    def _checked_config(self, name: str, check_config: CheckConfig | None) -> Path:
+        """The folder of the model's small files, once its config.json has been found good."""
+        folder = self._snapshot(name, _SMALL_FILES, quiet=True)
+        if not (folder / "config.json").exists():
+            self._refuse_by_listing(name)
+        config = read_config(name, folder)
+        refuse_quantized(config, name)
+        if check_config is not None:
+            check_config(config)
+        return folder
 
     @property
     def _cache(self) -> Path | None:

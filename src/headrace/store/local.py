@@ -1,6 +1,7 @@
 """A model on this machine's disk: what a directory or a file holds, checked before anything is loaded."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from headrace.core.errors import HeadraceError
@@ -39,13 +40,19 @@ def open_directory(name: str, path: Path) -> ModelFiles:
         if len(ggufs) > 1:
             raise _several_ggufs(name, path, ggufs)
         return open_gguf(name, ggufs[0])
-    config = read_config(name, path)
-    refuse_quantized(config, name)
+    model = open_weightless(name, path)
     weights = find_weights(name, path)
     for file in weights:
         check_whole(file)
+    return replace(model, kind="safetensors", weight_files=weights)
+
+
+def open_weightless(name: str, path: Path) -> ModelFiles:
+    """The model that a directory's config.json describes, for weights that are made up. Raises `HeadraceError`."""
+    config = read_config(name, path)
+    refuse_quantized(config, name)
     generation = path / "generation_config.json"
-    return ModelFiles(name, path, "safetensors", weights, config, read_json(generation) if generation.exists() else {})
+    return ModelFiles(name, path, "dummy", (), config, read_json(generation) if generation.exists() else {})
 
 
 def open_gguf(name: str, path: Path) -> ModelFiles:

@@ -57,6 +57,8 @@ class KVManager:
 
     def allocate(self, request: Request, num_tokens: int) -> bool:
         """Make room for tokens `num_computed` to `num_tokens`; False, with nothing changed, if there is none."""
+        if self._has_room(request, num_tokens):
+            return True
         if self.blocks_missing(request, num_tokens) > self.pool.num_free:
             return False
         index = self._shared_block(request)
@@ -103,6 +105,12 @@ class KVManager:
 
     def _looks_up(self, request: Request) -> bool:
         return self.enable_prefix_caching and request.params.reads_prefix_cache
+
+    def _has_room(self, request: Request, num_tokens: int) -> bool:
+        """Whether nothing is missing: so it is for most sequences in most steps."""
+        blocks, size = request.blocks, self.block_size
+        index = request.num_computed // size
+        return index < len(blocks) and num_tokens <= len(blocks) * size and self.pool.writable(blocks[index])
 
     def _shared_block(self, request: Request) -> int | None:
         """The index of the block that the next token would be written to, if that block may not be written."""

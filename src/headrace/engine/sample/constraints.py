@@ -6,13 +6,14 @@ import torch
 from torch import Tensor
 
 from headrace.engine.request import Request
+from headrace.engine.sample.transfer import upload
 from headrace.engine.sched.plan import PlannedRow
 
 _NEVER = float("-inf")
 
 
 class Constraints:
-    """Edits logits row by row; only the rows that ask for something cost anything."""
+    """Edits the logits of the rows that ask for something, without waiting for the device."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -24,25 +25,37 @@ class Constraints:
         if allowed is None:
             self._allowed_of_row.pop(request.row, None)
         else:
-            self._allowed_of_row[request.row] = torch.tensor(allowed, device=self._device)
+            self._allowed_of_row[request.row] = upload(allowed, torch.int64, self._device)
 
     def apply(self, logits: Tensor, planned: Sequence[PlannedRow]) -> None:
         """Change the logits [R, V] of the rows that are constrained, in place."""
+        biased: list[tuple[int, int]] = []
+        biases: list[float] = []
+        forbidden: list[tuple[int, int]] = []
         for i, row in enumerate(planned):
             request = row.request
-            if request.params.logit_bias:
-                bias = request.params.logit_bias
-                logits[i, list(bias)] += torch.tensor(list(bias.values()), device=self._device)
-            if request.params.allowed_token_ids is not None:
-                self._allow_only(logits[i], self._allowed_of_row[request.row])
-            forbidden = list(_forbidden(request, row.known - request.num_prompt))
-            if forbidden:
-                logits[i, forbidden] = _NEVER
+            bias = request.params.logit_bias or {}
+            biased += [(i, token) for token in bias]
+            biases += bias.values()
+            forbidden += [(i, token) for token in _forbidden(request, row.known - request.num_prompt)]
+        if biased:
+            logits[self._places(biased)] += upload(biases, torch.float32, self._device)
+        for i, row in enumerate(planned):
+            if row.request.params.allowed_token_ids is not None:
+                _allow_only(logits[i], self._allowed_of_row[row.request.row])
+        if forbidden:
+            rows, tokens = self._places(forbidden)
+            logits.index_put_((rows, tokens), logits.new_full((), _NEVER))
 
-    def _allow_only(self, row: Tensor, allowed: Tensor) -> None:
-        kept = row[allowed]
-        row.fill_(_NEVER)
-        row[allowed] = kept
+    def _places(self, places: list[tuple[int, int]]) -> tuple[Tensor, Tensor]:
+        """Rows and tokens, as an index."""
+        rows, tokens = upload(places, torch.int64, self._device).unbind(1)
+        return rows, tokens
+
+
+def _allow_only(row: Tensor, allowed: Tensor) -> None:
+    kept = row.index_select(0, allowed)
+    row.fill_(_NEVER).index_copy_(0, allowed, kept)
 
 
 def _forbidden(request: Request, num_output: int) -> Iterator[int]:

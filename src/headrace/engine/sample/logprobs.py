@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from headrace.core.outputs import Logprob, TokenLogprobs
+from headrace.engine.sample.transfer import download
 
 CHUNK_ROWS = 128
 
@@ -19,6 +20,13 @@ class LogprobTensors:
     ranks: Tensor
     top_tokens: Tensor
     top: Tensor
+
+    def on_host(self) -> "LogprobTensors":
+        """Copies in host memory, which may be read once the device has come that far."""
+        return LogprobTensors(
+            download(self.tokens), download(self.chosen), download(self.ranks), download(self.top_tokens),
+            download(self.top),
+        )  # fmt: skip
 
     def read(self, counts: Sequence[int]) -> list[TokenLogprobs]:
         """Position by position: the chosen token, then the `counts[i]` most likely ones (-1: all)."""
@@ -34,6 +42,19 @@ def compute_logprobs(logits: Tensor, tokens: Tensor, count: int) -> LogprobTenso
     ranks = (logprobs > chosen).sum(-1) + 1
     top, top_tokens = logprobs.topk(logprobs.shape[-1] if count == -1 else count, dim=-1)
     return LogprobTensors(tokens, chosen.squeeze(-1), ranks, top_tokens, top)
+
+
+@dataclass(frozen=True, slots=True)
+class StepLogprobs:
+    """Of those rows of a step that asked for them: which these are, and how many each wants (-1: all)."""
+
+    tensors: LogprobTensors
+    rows: Sequence[int]
+    counts: Sequence[int]
+
+    def read(self) -> dict[int, TokenLogprobs]:
+        """By row of the step."""
+        return dict(zip(self.rows, self.tensors.read(self.counts), strict=True))
 
 
 def largest(counts: Sequence[int]) -> int:

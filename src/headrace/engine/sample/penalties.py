@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from headrace.engine.request import Request
+from headrace.engine.sample.transfer import upload
 
 
 class Penalties:
@@ -23,32 +24,40 @@ class Penalties:
             self._slot_of_row.pop(request.row, None)
             return
         slot = self._slot(request.row)
-        tokens = torch.tensor(request.tokens, device=self._device)
+        tokens = upload(request.tokens, torch.int64, self._device)
         prompt, output = tokens[: request.num_prompt], tokens[request.num_prompt :]
-        self._in_prompt[slot] = False
-        self._in_prompt[slot, prompt] = True
-        self._output_counts[slot] = torch.bincount(output, minlength=self._output_counts.shape[1]).int()
+        self._in_prompt[slot].zero_().index_fill_(0, prompt, True)
+        self._output_counts[slot].zero_().index_add_(0, output, torch.ones_like(output, dtype=torch.int32))
 
     def apply(self, logits: Tensor, requests: Sequence[Request]) -> None:
         """Change the logits [R, V] of the rows that use penalties, in place, by vLLM's (and OpenAI's) formulas."""
-        index = [i for i, request in enumerate(requests) if request.params.has_penalties]
-        if not index:
+        index, slots = self._penalized(requests)
+        if index is None or slots is None:
             return
-        params = [requests[i].params for i in index]
-        slots = self._slots([requests[i] for i in index])
-        counts, x = self._output_counts[slots], logits[index]
-        repetition = self._column([p.repetition_penalty for p in params])
-        factor = torch.where(self._in_prompt[slots] | (counts > 0), repetition, 1.0)
+        params = [request.params for request in requests if request.params.has_penalties]
+        columns = [[p.repetition_penalty, p.frequency_penalty, p.presence_penalty] for p in params]
+        repetition, frequency, presence = upload(columns, torch.float32, self._device)[:, :, None].unbind(1)
+        counts, x = self._output_counts.index_select(0, slots), logits.index_select(0, index)
+        factor = torch.where(self._in_prompt.index_select(0, slots) | (counts > 0), repetition, 1.0)
         x = torch.where(x > 0, x / factor, x * factor)
-        x -= self._column([p.frequency_penalty for p in params]) * counts
-        x -= self._column([p.presence_penalty for p in params]) * (counts > 0)
-        logits[index] = x
+        x -= frequency * counts
+        x -= presence * (counts > 0)
+        logits.index_copy_(0, index, x)
 
     def count(self, tokens: Tensor, requests: Sequence[Request]) -> None:
         """Count the tokens [R] that were just sampled."""
-        index = [i for i, request in enumerate(requests) if request.params.has_penalties]
-        if index:
-            self._output_counts[self._slots([requests[i] for i in index]), tokens[index]] += 1
+        index, slots = self._penalized(requests)
+        if index is not None and slots is not None:
+            places = slots * self._width + tokens.index_select(0, index)
+            self._output_counts.view(-1).index_add_(0, places, torch.ones_like(places, dtype=torch.int32))
+
+    def _penalized(self, requests: Sequence[Request]) -> tuple[Tensor, Tensor] | tuple[None, None]:
+        """Which of the requests use penalties, and their slots."""
+        pairs = [(i, self._slot_of_row[r.row]) for i, r in enumerate(requests) if r.params.has_penalties]
+        if not pairs:
+            return None, None
+        index, slots = upload(pairs, torch.int64, self._device).unbind(1)
+        return index, slots
 
     def _slot(self, row: int) -> int:
         if row not in self._slot_of_row:
@@ -67,9 +76,3 @@ class Penalties:
     @property
     def _width(self) -> int:
         return self._output_counts.shape[1]
-
-    def _slots(self, requests: Sequence[Request]) -> Tensor:
-        return torch.tensor([self._slot_of_row[request.row] for request in requests], device=self._device)
-
-    def _column(self, values: list[float]) -> Tensor:
-        return torch.tensor(values, dtype=torch.float32, device=self._device)[:, None]

@@ -13,7 +13,7 @@ from headrace.engine.request import Request
 from headrace.engine.sample.columns import NO_LOGPROBS, SamplingColumns
 from headrace.engine.sample.constraints import Constraints
 from headrace.engine.sample.draw import DrawParams, draw_truncated, draw_whole, scale
-from headrace.engine.sample.logprobs import LogprobTensors, compute_logprobs, largest
+from headrace.engine.sample.logprobs import StepLogprobs, compute_logprobs, largest
 from headrace.engine.sample.noise import uniforms
 from headrace.engine.sample.penalties import Penalties
 from headrace.engine.sched.plan import PlannedRow
@@ -24,16 +24,12 @@ class Sampled:
     """The tokens [R] of a step, on the device, and the logprobs of those rows that asked for them."""
 
     tokens: Tensor
-    logprobs: LogprobTensors | None = None
-    logprob_rows: Sequence[int] = ()
-    logprob_counts: Sequence[int] = ()
+    logprobs: StepLogprobs | None = None
 
     def read(self) -> tuple[list[int], dict[int, TokenLogprobs]]:
         """Wait for the device: the tokens, and the logprobs by index of the row."""
         tokens: list[int] = self.tokens.tolist()
-        if self.logprobs is None:
-            return tokens, {}
-        return tokens, dict(zip(self.logprob_rows, self.logprobs.read(self.logprob_counts), strict=True))
+        return tokens, {} if self.logprobs is None else self.logprobs.read()
 
 
 class Sampler:
@@ -65,7 +61,7 @@ class Sampler:
             return Sampled(tokens)
         counts = self._columns.logprobs[rows[wanted]].tolist()
         chosen = tokens[torch.from_numpy(wanted).to(self._device)]
-        return Sampled(tokens, compute_logprobs(raw, chosen, largest(counts)), wanted.tolist(), counts)
+        return Sampled(tokens, StepLogprobs(compute_logprobs(raw, chosen, largest(counts)), wanted.tolist(), counts))
 
     def _choose(self, logits: Tensor, rows: NDArray[np.int64], positions: NDArray[np.int64]) -> Tensor:
         """The most likely token of greedy rows, a drawn one of the others."""

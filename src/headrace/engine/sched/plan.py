@@ -5,24 +5,22 @@ from dataclasses import dataclass, field
 from headrace.engine.request import Request
 
 
-@dataclass(slots=True)
 class PlannedRow:
-    """`count` tokens of a request from position `start` on; the request had `known` tokens when it was planned."""
+    """`count` tokens of a request from position `start` on; the request had `known` tokens when it was planned.
 
-    request: Request
-    start: int
-    count: int
-    known: int
+    `end` tokens of it are in the cache after the step. The row `samples` if that is the sequence's end, so that the
+    step makes its next token.
+    """
 
-    @property
-    def end(self) -> int:
-        """Tokens of the request that are in the cache after the step."""
-        return self.start + self.count
+    __slots__ = ("count", "end", "known", "request", "samples", "start")
 
-    @property
-    def samples(self) -> bool:
-        """Whether the row reaches the sequence's end, so that the step makes its next token."""
-        return self.end == self.known
+    def __init__(self, request: Request, start: int, count: int, known: int) -> None:
+        self.request = request
+        self.start = start
+        self.count = count
+        self.known = known
+        self.end = start + count
+        self.samples = self.end == known
 
 
 @dataclass(slots=True)
@@ -50,7 +48,8 @@ class Draft:
 
     def plan(self, request: Request, count: int) -> None:
         """Put a request's next `count` tokens into the step."""
-        self.rows[request.uid] = PlannedRow(request, request.num_computed, count, request.num_tokens)
+        known = len(request.tokens) + request.num_unread
+        self.rows[request.uid] = PlannedRow(request, request.num_computed, count, known)
         self.budget -= count
 
     def drop(self, request: Request) -> None:

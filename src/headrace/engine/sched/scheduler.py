@@ -105,9 +105,10 @@ class Scheduler:
         if not draft.out_of_blocks:
             self._plan_waiting(draft)
         for row in draft.rows.values():
-            row.request.num_computed = row.end
-            row.request.num_unread += row.samples
-            row.request.steps_in_flight += 1
+            request = row.request
+            request.num_computed = row.end
+            request.num_unread += row.samples
+            request.steps_in_flight += 1
         return StepPlan(list(draft.rows.values()), draft.admitted, self.kv.take_copies())
 
     def commit(self, row: PlannedRow) -> bool:
@@ -125,14 +126,25 @@ class Scheduler:
 
     def _plan_running(self, draft: Draft) -> None:
         """Plan the running requests, decodes first, so that no long prefill makes them wait."""
-        running = [request for request in self.running if request.num_to_compute > 0]
-        running.sort(key=lambda request: request.num_to_compute > 1)
-        for request in running:
-            count = min(request.num_to_compute, draft.budget)
-            if count == 0:
+        prefills: list[Request] = []
+        for request in list(self.running):
+            count = request.num_to_compute
+            if count > 1:
+                prefills.append(request)
+            elif count == 1:
+                self._plan_row(request, 1, draft)
+        for request in prefills:
+            if draft.budget == 0:
                 break
-            if request.state is State.RUNNING and self._make_room(request, request.num_computed + count, draft):
-                draft.plan(request, count)
+            self._plan_row(request, min(request.num_to_compute, draft.budget), draft)
+
+    def _plan_row(self, request: Request, count: int, draft: Draft) -> None:
+        """Plan tokens of a running request, if it still runs and there is room for them."""
+        if request.state is not State.RUNNING:
+            return
+        num_tokens = request.num_computed + count
+        if self.kv.allocate(request, num_tokens) or self._make_room(request, num_tokens, draft):
+            draft.plan(request, count)
 
     def _plan_waiting(self, draft: Draft) -> None:
         """Admit waiting requests in order; the first that cannot be admitted ends it, so that none is overtaken."""

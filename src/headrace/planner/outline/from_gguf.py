@@ -62,12 +62,13 @@ def outline_from_gguf(header: GgufHeader) -> ModelOutline:
         for theirs, ours in _NAMES.items()
         if prefix + theirs in header.scalars or prefix + theirs in header.arrays
     }
+    config["dtype"] = "bfloat16"
     config["model_type"] = _MODEL_TYPES.get(architecture, architecture)
     config["tie_word_embeddings"] = _HEAD not in header.tensors
     config["attention_bias"] = "blk.0.attn_q.bias" in header.tensors
     if _EMBEDDING in header.tensors:
         config["vocab_size"] = header.tensors[_EMBEDDING].shape[0]
-    config["dtype"] = "bfloat16"
+        config["dtype"] = "float32" if header.tensors[_EMBEDDING].type.name == "F32" else "bfloat16"
     return outline_from_config(config | _latent(config, header, prefix), "the metadata of the GGUF file")
 
 

@@ -1,0 +1,35 @@
+"""Puts a `DeviceRunner` together."""
+
+from headrace.engine.run.device.buckets import step_buckets
+from headrace.engine.run.device.layout import Layout
+from headrace.engine.run.device.program import StepProgram
+from headrace.engine.run.device.queue import DeviceQueue
+from headrace.engine.run.device.rows import DeviceRows
+from headrace.engine.run.device.runner import DeviceRunner
+from headrace.engine.run.device.sampling import Sampling
+from headrace.engine.run.device.upload import Uploader
+from headrace.engine.run.model import LoadedModel
+from headrace.engine.sample.device_sampler import DeviceSampler
+from headrace.engine.sched.scheduler import Limits
+from headrace.kernels.gpu.row_params import PARAM_FIELDS
+
+STEPS_IN_FLIGHT = 2
+"""A step is launched before the one before it is read."""
+
+_MAX_PAIRS = 16384
+"""Changes of rows that go with a step; more go before it."""
+
+
+def device_runner(loaded: LoadedModel, vocab_size: int, limits: Limits) -> DeviceRunner:
+    """A runner for steps within `limits`; it launches kernel by kernel until `capture` is called."""
+    device, num_rows, most_tokens = loaded.device, limits.max_num_seqs, limits.max_num_batched_tokens
+    queue = DeviceQueue(device)
+    rows = DeviceRows(num_rows, -(-loaded.max_model_len // loaded.block_size), PARAM_FIELDS, device)
+    buckets = step_buckets(num_rows, most_tokens)
+    most_tokens = max(most_tokens, *buckets.tokens)
+    layout = Layout(num_rows, most_tokens, _MAX_PAIRS)
+    uploader = Uploader(layout, queue, STEPS_IN_FLIGHT + 1)
+    program = StepProgram(loaded, rows, layout, uploader.on_device, most_tokens)
+    sampler = DeviceSampler(num_rows, vocab_size, device)
+    sampling = Sampling(sampler, program, rows, queue, STEPS_IN_FLIGHT + 1)
+    return DeviceRunner(loaded, rows, program, sampling, uploader, queue, buckets, most_tokens)

@@ -1,0 +1,167 @@
+"""Launches planned steps on a GPU without waiting for it: one upload, one captured pass, one captured sampling."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from headrace.core.outputs import TokenLogprobs
+from headrace.engine.run.device.buckets import Buckets
+from headrace.engine.run.device.graphs import Graphs, Key, Work
+from headrace.engine.run.device.program import StepProgram
+from headrace.engine.run.device.queue import DeviceQueue, Mark
+from headrace.engine.run.device.rows import DeviceRows
+from headrace.engine.run.device.sampling import Sampling
+from headrace.engine.run.device.upload import StepFacts, Uploader
+from headrace.engine.run.model import LoadedModel
+from headrace.engine.run.prompt_logprobs import RowLogprobs, prompt_logprobs
+from headrace.engine.sample.device_sampler import Special
+from headrace.engine.sample.transfer import upload
+from headrace.engine.sched.plan import PlannedRow, StepPlan
+from headrace.kernels.gpu.compilations import CompilationCounter
+
+DECODE, MIXED, SAMPLE = "decode", "mixed", "sample"
+
+
+@dataclass(slots=True)
+class DeviceStep:
+    """A step in flight; `tokens` are there once `done` is passed."""
+
+    plan: StepPlan
+    sampling: list[PlannedRow]
+    tokens: Tensor
+    done: Mark
+    special: Special | None
+    prompt_logprobs: list[RowLogprobs]
+
+    def read(self) -> tuple[dict[int, int], dict[int, TokenLogprobs]]:
+        """Wait for the step: the new token of each sampling row by uid, and logprobs where asked for."""
+        self.done.synchronize()
+        uids = [row.request.uid for row in self.sampling]
+        tokens = dict(zip(uids, self.tokens.tolist(), strict=True))
+        if self.special is None:
+            return tokens, {}
+        return tokens, {uids[i]: entry for i, entry in self.special.read_logprobs().items()}
+
+
+class DeviceRunner:
+    """Owns the model, the KV cache and the rows on one GPU."""
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        rows: DeviceRows,
+        program: StepProgram,
+        sampling: Sampling,
+        uploader: Uploader,
+        queue: DeviceQueue,
+        buckets: Buckets,
+        max_tokens: int,
+    ) -> None:
+        self._loaded = loaded
+        self._rows = rows
+        self._program = program
+        self._sampling = sampling
+        self._uploader = uploader
+        self._queue = queue
+        self._buckets = buckets
+        self._max_tokens = max_tokens
+        self._graphs: Graphs | None = None
+        self._compilations = CompilationCounter()
+
+    @torch.inference_mode()
+    def capture(self) -> None:
+        """Record every size of step, the largest first. Until then steps run kernel by kernel.
+
+        What is not captured, larger steps and copies of blocks, runs once, so that no kernel is missing later.
+        """
+        most = max(self._buckets.rows)
+        self._pass(self._max_tokens, most, mixed=True)
+        self._loaded.copy_blocks(torch.zeros(1, 2, dtype=torch.int64, device=self._queue.device))
+        works: dict[Key, Work] = {}
+        for size in reversed(self._buckets.tokens):
+            works[MIXED, size] = partial(self._pass, size, min(size, most), mixed=True)
+        for size in reversed(self._buckets.rows):
+            works[DECODE, size] = partial(self._pass, size, size, mixed=False)
+            works[SAMPLE, size] = partial(self._sampling.run, size)
+        graphs = Graphs()
+        graphs.capture(works)
+        self._graphs = graphs
+        self._compilations.count = 0
+
+    @torch.inference_mode()
+    def launch(self, plan: StepPlan) -> DeviceStep:
+        """Run a non-empty plan. Returns before the device has."""
+        facts = self._upload(plan)
+        if plan.copies:
+            self._loaded.copy_blocks(upload(plan.copies, torch.int64, self._queue.device))
+        logprobs = self._forward(plan, facts)
+        special = self._sample(facts)
+        tokens = self._sampling.send_tokens(len(facts.sampling))
+        return DeviceStep(plan, facts.sampling, tokens, self._queue.mark(), special, logprobs)
+
+    @property
+    def num_compilations(self) -> int:
+        """Kernels that were built since `capture`, or since the beginning without it."""
+        return self._compilations.count
+
+    def close(self) -> None:
+        """Let go of the model, the cache and the graphs, whoever still holds the runner."""
+        self._compilations.close()
+        del self._loaded, self._program, self._sampling, self._rows, self._uploader, self._graphs
+
+    def _upload(self, plan: StepPlan) -> StepFacts:
+        for request in plan.admitted:
+            self._sampling.admit(request)
+        for row in plan.rows:
+            self._rows.extend(row.request, anew=bool(plan.copies))
+        changes, most = self._rows.take_changes(), self._uploader.max_pairs
+        while len(changes) > most:
+            self._uploader.send_changes(changes[:most])
+            self._program.update_rows()
+            changes = changes[most:]
+        return self._uploader.send(plan.rows, changes)
+
+    def _forward(self, plan: StepPlan, facts: StepFacts) -> list[RowLogprobs]:
+        asked = any(row.request.params.prompt_logprobs is not None for row in plan.rows)
+        if not asked and self._replay_forward(facts):
+            return []
+        hidden = self._program.forward(facts.num_tokens, facts.query_lens, facts.kv_lens)
+        return self._prompt_logprobs(plan.rows, hidden) if asked else []
+
+    def _replay_forward(self, facts: StepFacts) -> bool:
+        if self._graphs is None:
+            return False
+        if facts.decodes:
+            return self._graphs.replay((DECODE, self._buckets.for_rows(facts.num_rows)))
+        size = self._buckets.for_tokens(facts.num_tokens)
+        return size is not None and self._graphs.replay((MIXED, size))
+
+    def _sample(self, facts: StepFacts) -> Special | None:
+        count = len(facts.sampling)
+        if count == 0:
+            return None
+        if self._sampling.is_special(facts.sampling):
+            return self._sampling.run_special(facts.sampling)
+        if self._graphs is None or not self._graphs.replay((SAMPLE, self._buckets.for_rows(count))):
+            self._sampling.run(count)
+        return None
+
+    def _pass(self, num_tokens: int, num_rows: int, *, mixed: bool) -> None:
+        """The pass as it is captured: each row as long as can be, and adding one token, or some of them several."""
+        query_lens = np.ones(num_rows, np.int32)
+        if mixed:
+            query_lens[0] = num_tokens
+        self._program.forward(num_tokens, query_lens, np.full(num_rows, self._loaded.max_model_len, np.int32))
+
+    def _prompt_logprobs(self, rows: Sequence[PlannedRow], hidden: Tensor) -> list[RowLogprobs]:
+        found: list[RowLogprobs] = []
+        begin = 0
+        for row in rows:
+            part = hidden[begin : begin + row.count]
+            found += prompt_logprobs(self._loaded.model, row, part)
+            begin += row.count
+        return found

@@ -1,0 +1,107 @@
+"""The engine on a device's rows, two steps in flight; its kernels are interpreted where there is no GPU."""
+
+import random
+
+import pytest
+import torch
+from bigram_engine import VOCAB_SIZE, BigramEngine
+from torch import Tensor
+
+from headrace.core.sampling_params import SamplingParams
+
+
+@pytest.fixture
+def bigram(table: Tensor) -> BigramEngine:
+    """An engine on the table, as on a GPU."""
+    return BigramEngine(table, on_device=True, depth=2, max_num_seqs=6, budget=24, num_blocks=48)
+
+
+def params(**kwargs: object) -> SamplingParams:
+    return SamplingParams(**{"max_tokens": 12, "temperature": 0.0, **kwargs})
+
+
+def greedy(table: Tensor, token: int, count: int) -> list[int]:
+    """The answer to a prompt that ends with `token`."""
+    answer = [token]
+    for _ in range(count):
+        answer.append(int(table[answer[-1]].argmax()))
+    return answer[1:]
+
+
+def test_prompts_in_chunks_beside_others(bigram: BigramEngine, table: Tensor) -> None:
+    """Lengths from one token to more than three steps hold, more of them than rows."""
+    prompts = [[n % VOCAB_SIZE for n in range(start, start + length)] for start, length in
+               zip(range(9), (1, 70, 8, 9, 33, 2, 16, 24, 5), strict=True)]  # fmt: skip
+    uids = [bigram.add(prompt, params(max_tokens=4 + n))[0] for n, prompt in enumerate(prompts)]
+    found = bigram.run()
+    for n, (uid, prompt) in enumerate(zip(uids, prompts, strict=True)):
+        assert found[uid].tokens == greedy(table, prompt[-1], 4 + n)
+
+
+def test_forks_copy_the_block_that_they_share(bigram: BigramEngine, table: Tensor) -> None:
+    uids = bigram.add([3, 4, 5], params(n=3, temperature=1.0, seed=5, max_tokens=20))
+    found = bigram.run()
+    assert len({tuple(found[uid].tokens) for uid in uids}) == 3
+
+
+def test_a_stop_token_ends_a_sequence_whose_next_step_is_in_flight(bigram: BigramEngine, table: Tensor) -> None:
+    answer = greedy(table, 7, 12)
+    stop = answer[5]
+    found = bigram.one([7], params(stop_token_ids=[stop]))
+    assert found.tokens == answer[: answer.index(stop) + 1]
+    assert (found.finish, found.stop_token) == ("stop", stop)
+
+
+def test_what_a_request_asks_for_beyond_the_kernels(bigram: BigramEngine, table: Tensor) -> None:
+    """Each beside a plain one, in one step."""
+    plain = bigram.add([9], params())[0]
+    biased = bigram.add([9], params(logit_bias={2: 100.0}))[0]
+    allowed = bigram.add([9], params(allowed_token_ids=[6]))[0]
+    shy = bigram.add([9], params(frequency_penalty=2.0, presence_penalty=2.0))[0]
+    found = bigram.run()
+    assert found[plain].tokens == greedy(table, 9, 12)
+    assert found[biased].tokens == [2] * 12
+    assert found[allowed].tokens == [6] * 12
+    assert len(set(found[shy].tokens)) > len(set(found[plain].tokens))
+
+
+def test_logprobs_of_prompt_and_answer(bigram: BigramEngine, table: Tensor) -> None:
+    found = bigram.one([1, 2, 3], params(logprobs=2, prompt_logprobs=1, max_tokens=3))
+    expected = table.log_softmax(-1)
+    last = 3
+    for token, entry in zip(found.tokens, found.logprobs, strict=True):
+        assert entry[token].logprob == pytest.approx(float(expected[last, token]), abs=1e-5)
+        last = token
+    assert found.prompt_logprobs[0] is None
+    for before, token, entry in zip([1, 2], [2, 3], found.prompt_logprobs[1:], strict=True):
+        assert entry[token].logprob == pytest.approx(float(expected[before, token]), abs=1e-5)
+
+
+def test_the_same_seed_gives_the_same_tokens_alone_and_among_others(table: Tensor) -> None:
+    def answer(others: int) -> list[int]:
+        bigram = BigramEngine(table, on_device=True, depth=2)
+        for n in range(others):
+            bigram.add([n], params(temperature=1.3, seed=n))
+        [uid] = bigram.add([4, 5], params(temperature=0.9, top_p=0.95, seed=77))
+        return bigram.run()[uid].tokens
+
+    assert answer(0) == answer(5)
+
+
+def test_random_requests_and_aborts_leave_nothing(bigram: BigramEngine) -> None:
+    """Under preemption too: the cache holds a third of what may run."""
+    generator = random.Random(torch.seed())
+    live: list[int] = []
+    engine = bigram.engine
+    for _ in range(9):
+        prompt = [generator.randrange(VOCAB_SIZE) for _ in range(generator.randrange(1, 40))]
+        live += bigram.add(
+            prompt, params(temperature=1.0, max_tokens=generator.randrange(1, 12), n=generator.choice([1, 2]))
+        )
+        for _ in range(generator.randrange(3)):
+            engine.step()
+        if generator.random() < 0.3:
+            engine.abort([generator.choice(live)])
+    bigram.run()
+    stats = engine.stats()
+    assert (stats.num_running, stats.num_waiting, stats.num_free_blocks) == (0, 0, stats.num_blocks)
