@@ -8,10 +8,10 @@ from torch import Tensor
 from headrace.core.sampling_params import SamplingParams
 from headrace.engine.request import Request
 from headrace.engine.run.device.layout import Layout
+from headrace.engine.run.device.mailbox import Mailbox
 from headrace.engine.run.device.program import StepProgram
 from headrace.engine.run.device.queue import DeviceQueue
 from headrace.engine.run.device.rows import DeviceRows
-from headrace.engine.run.device.upload import Uploader
 from headrace.engine.run.model import LoadedModel
 from headrace.engine.sched.plan import PlannedRow
 from headrace.kernels.batch import make_step_batch
@@ -36,19 +36,19 @@ class Witness:
 class Device:
     """A device's side of steps, driven by hand."""
 
-    def __init__(self, max_pairs: int = 64) -> None:
+    def __init__(self, max_pairs: int = 512) -> None:
         self.model = Witness()
         caches = kv_cache(1, 2, BLOCK_SIZE, HeadShape(1, 1, 8), torch.float32, DEVICE)
         loaded = LoadedModel(self.model, TorchOps(), caches, 1, torch.float32, 300)
         self.rows = DeviceRows(NUM_ROWS, MAX_BLOCKS, 3, DEVICE)
         layout = Layout(NUM_ROWS, MAX_TOKENS, max_pairs)
-        self.uploader = Uploader(layout, DeviceQueue(DEVICE), 3)
-        self.program = StepProgram(loaded, self.rows, layout, self.uploader.on_device, MAX_TOKENS)
+        self.mailbox = Mailbox(layout, DeviceQueue(DEVICE), 3)
+        self.program = StepProgram(loaded, self.rows, layout, self.mailbox, MAX_TOKENS)
 
     def step(self, planned: list[PlannedRow], *, padded_tokens: int = 0, padded_rows: int = 0) -> Tensor:
         for row in planned:
             self.rows.extend(row.request)
-        facts = self.uploader.send(planned, self.rows.take_changes())
+        facts = self.mailbox.send(planned, self.rows.take_changes())
         lens = [np.pad(lens, (0, padded_rows)) for lens in (facts.query_lens, facts.kv_lens)]
         self.program.forward(facts.num_tokens + padded_tokens, *lens)
         return self.program.logits(len(facts.sampling)).flatten()

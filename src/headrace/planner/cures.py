@@ -12,10 +12,11 @@ from typing import Any
 from headrace.planner.formats import scheme_named
 from headrace.planner.memory import GIB
 from headrace.planner.memory_plan import MemoryPlan, memory_plan
+from headrace.planner.serving import default_batched_tokens
 
 _LARGEST_SHARE = 0.97
 _SMALLER_STEPS = (4096, 2048, 1024, 512, 256)
-_FEWER_SEQUENCES = (64, 16, 4, 1)
+_FEWER_SEQUENCES = (256, 64, 16, 4, 1)
 _USEFUL_TOKENS = 4096
 """A context that nobody asked for should be this long, where the model reaches it."""
 _LEAST_SHARE = 0.25
@@ -69,7 +70,8 @@ def _cache_sizes(plan: MemoryPlan, least: int) -> Iterator[Cure]:
     needed = plan.reserved_bytes(length)
     room = max(0, plan.room_bytes) // max(1, plan.block_bytes)
     if plan.serving.num_gpu_blocks_override is not None:
-        for blocks in (plan.blocks_of(length), room):
+        least_blocks = plan.blocks_of(length)
+        for blocks in (room, least_blocks) if plan.kv_bytes > plan.room_bytes else (least_blocks, room):
             yield Cure(f"--num-gpu-blocks-override {blocks}", {"num_gpu_blocks_override": max(1, blocks)})
     elif plan.serving.kv_cache_memory_bytes is not None or plan.memory.on_cpu:
         for nbytes in (room * plan.block_bytes, needed) if plan.kv_bytes > plan.room_bytes else (needed,):
@@ -99,9 +101,13 @@ def _smaller_steps(plan: MemoryPlan) -> Iterator[Cure]:
 
 
 def _fewer_sequences(plan: MemoryPlan) -> Iterator[Cure]:
+    """A step is at least as large as all sequences together, and no larger by default than it has to be."""
+    kind, serving = plan.memory.kind, plan.serving
+    chosen = serving.max_num_batched_tokens == default_batched_tokens(kind, serving.max_num_seqs)
     for rows in _FEWER_SEQUENCES:
-        if rows < plan.serving.max_num_seqs:
-            yield Cure(f"--max-num-seqs {rows}", {"max_num_seqs": rows})
+        if rows < serving.max_num_seqs:
+            tokens = default_batched_tokens(kind, rows) if chosen else serving.max_num_batched_tokens
+            yield Cure(f"--max-num-seqs {rows}", {"max_num_seqs": rows, "max_num_batched_tokens": tokens})
 
 
 def _lighter_weights(plan: MemoryPlan) -> Iterator[Cure]:

@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -23,10 +24,12 @@ from headrace.kernels.gpu.copy_blocks import copy_blocks_launch
 from headrace.kernels.gpu.decode_attention import decode_attention_launch
 from headrace.kernels.gpu.decode_plan import chunk_rule, decode_plan_launch, empty_decode_work
 from headrace.kernels.gpu.device import GpuTraits
+from headrace.kernels.gpu.exchange import hand_out_launch, receive_launch
 from headrace.kernels.gpu.gemv import gemv_launch
 from headrace.kernels.gpu.launch import Argument, Launch
 from headrace.kernels.gpu.linear_tiles import gemv_tiles, matmul_tiles
 from headrace.kernels.gpu.prefill_attention import prefill_attention_launch
+from headrace.kernels.gpu.prepare_step import StepRows, StepTensors, lay_out_step_launch
 from headrace.kernels.gpu.rms_norm import rms_norm_launch
 from headrace.kernels.gpu.rope_and_cache import rope_and_cache_launch
 from headrace.kernels.gpu.row_params import PARAM_FIELDS
@@ -77,6 +80,7 @@ def launches(capability: int) -> Iterator[tuple[str, Launch]]:
     qkv, q = empty(64, 4096, dtype=dtype), empty(64, 16, 128, dtype=dtype)
     cache = LayerCache(*(empty(512, 8, 16, 128, dtype=dtype) for _ in range(2)))
     norm, batch, cos_sin = empty(128, dtype=dtype), step_batch(64), empty(4096, 128)
+    yield from step_launches()
     yield "rms_norm", rms_norm_launch(x, residual, empty(1024, dtype=dtype), x, 1e-6)
     yield "silu_and_mul", silu_and_mul_launch(wide, wide[:, :3072])
     yield "rope_and_cache", rope_and_cache_launch(qkv, q, HEADS, cos_sin, batch, cache, (norm, norm), 1e-6)
@@ -138,6 +142,16 @@ def fp8_launches(traits: GpuTraits) -> Iterator[tuple[str, Launch]]:
         yield name, decode_attention_launch(q, out, cache, step_batch(rows), work, 0.1, traits)
     many, big = empty(8192, 16, 128, dtype=dtype), empty(8192, 2048, dtype=dtype)
     yield "prefill_attention, fp8", prefill_attention_launch(many, big, cache, batch, 0.1, None, traits)
+
+
+def step_launches() -> Iterator[tuple[str, Launch]]:
+    """What tells the device of a step, and what brings its tokens back."""
+    ints = partial(empty, dtype=torch.int32)
+    long, turns = empty(64, dtype=torch.int64), empty(1, dtype=torch.int64)
+    yield "receive", receive_launch(ints(3, 9999), ints(9999), ints(9999), turns, 208)
+    yield "hand_out", hand_out_launch(ints(64), ints(3, 256), turns)
+    rows, tensors = StepRows(ints(64), ints(65), ints(64)), StepTensors(long, long, long, ints(64, 256))
+    yield "lay_out_step", lay_out_step_launch(ints(16), ints(64), rows, ints(64, 256), ints(64), tensors, 32)
 
 
 def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:

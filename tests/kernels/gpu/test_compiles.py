@@ -25,6 +25,9 @@ LACKS = {
 """What a card does not have."""
 
 KERNELS = {
+    "receive": 4 * KIB,
+    "hand_out": 0,
+    "lay_out_step": KIB,
     "rms_norm": 4 * KIB,
     "silu_and_mul": 0,
     "rope_and_cache": 4 * KIB,

@@ -1,8 +1,8 @@
 """How the contexts of decoding rows are cut into chunks, and the list of chunks, made on the device once a step.
 
-A row's cut depends on its own length and on the shape of the step (how many rows, how many key heads), never on the
-lengths of its batch mates: neither does its result. The list makes every chunk that exists one item of work, so that
-a fixed number of programs shares them evenly whatever the lengths are.
+Every chunk that exists is one item of work in a list, and a fixed number of programs shares the list. The chunks are
+made as long as it takes for the programs to be done together: few rows give each program one chunk, many rows give
+each several. So a row's cut, and the rounding of its result, depends on the lengths of its batch mates.
 """
 
 from dataclasses import dataclass
@@ -20,8 +20,14 @@ from headrace.kernels.ops import StepBatch
 ITEM_FIELDS = 8
 """int32 values of an item: row, token, first key, last key + 1, chunks of the row, this chunk; two are unused."""
 _FEW_PROGRAMS = 64
-_FEW_CHUNK_TOKENS = 64
-_LEAST_CHUNK_TOKENS, _MOST_CHUNK_TOKENS = 64, 512
+_PROGRAMS = 8
+"""Of a multiprocessor, as `decode_tiles` has it for heads of up to 128 values."""
+_LEAST_CHUNK_TOKENS = 64
+_CHUNK_STEP = 16
+_FITTINGS = 5
+"""How often the chunks are made longer to come near the wanted number of them."""
+_MANY_ROWS_ITEMS = 4
+"""Chunks that each program gets, about, where rows are too many to share out one chunk each."""
 _LEAST_SPLITS, _MOST_SPLITS = 16, 128
 _MOST_CHUNKS = 8192
 """Of a step, if all rows are long: captured steps have memory for so many."""
@@ -30,34 +36,34 @@ _ROWS_AT_A_TIME = 256
 
 @dataclass(frozen=True, slots=True)
 class ChunkRule:
-    """A row is cut into equal chunks of at most `chunk_tokens`, or into `max_splits`; `window` None: all is seen.
+    """A row is cut into at most `max_splits` equal chunks, so long that the step has about `items`; 0: of 64 tokens.
 
-    `latency_bound` if the step is too small to fill the card: what counts then is how soon one program is done.
+    `window` None: all is seen. `latency_bound` if the step is too small to fill the card: what counts then is how soon
+    one program is done.
     """
 
     max_splits: int
-    chunk_tokens: int
+    items: int
     window: int | None
     latency_bound: bool
 
     @property
     def constants(self) -> dict[str, int]:
         """As the kernels want them."""
-        return {"MAX_SPLITS": self.max_splits, "CHUNK": self.chunk_tokens, "WINDOW": self.window or 0}
+        return {"MAX_SPLITS": self.max_splits, "ITEMS": self.items, "WINDOW": self.window or 0}
 
     def most_items(self, batch: StepBatch) -> int:
         """Chunks of a step whose lengths are known, at most."""
-        return int(np.minimum(-(-batch.kv_lens // self.chunk_tokens), self.max_splits).sum())
+        return int(np.minimum(-(-batch.kv_lens // _LEAST_CHUNK_TOKENS), self.max_splits).sum())
 
 
 def chunk_rule(num_rows: int, num_kv_heads: int, window: int | None, traits: GpuTraits) -> ChunkRule:
     """Chunks small enough that few rows fill the card, and large enough that many do not pay for merging."""
-    units = num_rows * num_kv_heads
-    if units < _FEW_PROGRAMS:
-        return ChunkRule(32, _FEW_CHUNK_TOKENS, window, True)
-    share = _floor_power(128 * units // traits.num_multiprocessors)
+    if num_rows * num_kv_heads < _FEW_PROGRAMS:
+        return ChunkRule(32, 0, window, True)
+    programs = -(-traits.num_multiprocessors * _PROGRAMS // num_kv_heads)
     splits = min(max(_floor_power(_MOST_CHUNKS // num_rows), _LEAST_SPLITS), _MOST_SPLITS)
-    return ChunkRule(splits, min(max(share, _LEAST_CHUNK_TOKENS), _MOST_CHUNK_TOKENS), window, False)
+    return ChunkRule(splits, programs if 2 * num_rows <= programs else _MANY_ROWS_ITEMS * programs, window, False)
 
 
 def _floor_power(number: int) -> int:
@@ -71,10 +77,10 @@ def _first_seen(context: tl.tensor, WINDOW: tl.constexpr) -> tl.tensor:
 
 
 @triton.jit
-def _tokens_of_chunk(seen: tl.tensor, MAX_SPLITS: tl.constexpr, CHUNK: tl.constexpr) -> tl.tensor:
-    """Of equal chunks, as few as are no longer than `CHUNK`: a long one beside a short rest would be waited for."""
-    chunks = tl.minimum(tl.maximum(tl.cdiv(seen, CHUNK), 1), MAX_SPLITS)
-    return tl.maximum(tl.cdiv(tl.cdiv(seen, chunks), 16), 1) * 16
+def _equal_chunk(seen: tl.tensor, longest: tl.tensor, MAX_SPLITS: tl.constexpr, STEP: tl.constexpr) -> tl.tensor:
+    """Tokens of equal chunks, as few as are no longer than `longest`: a short rest would leave a program idle."""
+    chunks = tl.minimum(tl.maximum(tl.cdiv(seen, longest), 1), MAX_SPLITS)
+    return tl.maximum(tl.cdiv(tl.cdiv(seen, chunks), STEP), 1) * STEP
 
 
 @triton.jit
@@ -83,15 +89,36 @@ def _num_chunks(
     exists: tl.tensor,
     query_start: tl.tensor,
     context_lens: tl.tensor,
+    longest: tl.tensor,
     MAX_SPLITS: tl.constexpr,
-    CHUNK: tl.constexpr,
     WINDOW: tl.constexpr,
+    STEP: tl.constexpr,
 ) -> tl.tensor:
     """Chunks of each row; none of one that does not decode (adds other than one token)."""
     queries = tl.load(query_start + row + 1, exists, other=0) - tl.load(query_start + row, exists, other=0)
     context = tl.load(context_lens + row, exists, other=0)
     seen = context - _first_seen(context, WINDOW)
-    return tl.where(queries == 1, tl.cdiv(seen, _tokens_of_chunk(seen, MAX_SPLITS, CHUNK)), 0)
+    return tl.where(queries == 1, tl.cdiv(seen, _equal_chunk(seen, longest, MAX_SPLITS, STEP)), 0)
+
+
+@triton.jit
+def _chunks_before(
+    end: tl.tensor,
+    query_start: tl.tensor,
+    context_lens: tl.tensor,
+    longest: tl.tensor,
+    MAX_SPLITS: tl.constexpr,
+    WINDOW: tl.constexpr,
+    STEP: tl.constexpr,
+    ROWS: tl.constexpr,
+) -> tl.tensor:
+    """Chunks of all rows before `end`."""
+    before = end * 0
+    for start in range(0, end, ROWS):
+        row = start + tl.arange(0, ROWS)
+        chunks = _num_chunks(row, row < end, query_start, context_lens, longest, MAX_SPLITS, WINDOW, STEP)
+        before += tl.sum(chunks, axis=0)
+    return before
 
 
 @triton.jit(do_not_specialize=["num_rows"])
@@ -102,21 +129,27 @@ def decode_plan_kernel(
     context_lens: tl.tensor,
     num_rows: tl.tensor,
     MAX_SPLITS: tl.constexpr,
-    CHUNK: tl.constexpr,
+    ITEMS: tl.constexpr,
     WINDOW: tl.constexpr,
+    LEAST: tl.constexpr,
+    STEP: tl.constexpr,
+    FITTINGS: tl.constexpr,
     ROWS: tl.constexpr,
     FIELDS: tl.constexpr,
 ) -> None:
     """One row a program: the number of chunks before it says where its own go."""
     row = tl.program_id(0)
-    before = 0
-    for start in range(0, row, ROWS):
-        rows = start + tl.arange(0, ROWS)
-        before += tl.sum(_num_chunks(rows, rows < row, query_start, context_lens, MAX_SPLITS, CHUNK, WINDOW), axis=0)
-    own = _num_chunks(row, True, query_start, context_lens, MAX_SPLITS, CHUNK, WINDOW)
+    longest = row * 0 + LEAST
+    if ITEMS > 0:
+        for _ in range(FITTINGS):
+            found = _chunks_before(num_rows, query_start, context_lens, longest, MAX_SPLITS, WINDOW, STEP, ROWS)
+            if found > ITEMS:
+                longest = tl.cdiv(longest * found, ITEMS * STEP) * STEP
+    before = _chunks_before(row, query_start, context_lens, longest, MAX_SPLITS, WINDOW, STEP, ROWS)
+    own = _num_chunks(row, True, query_start, context_lens, longest, MAX_SPLITS, WINDOW, STEP)
     context = tl.load(context_lens + row)
     lowest = _first_seen(context, WINDOW)
-    size = _tokens_of_chunk(context - lowest, MAX_SPLITS, CHUNK)
+    size = _equal_chunk(context - lowest, longest, MAX_SPLITS, STEP)
     chunk = tl.arange(0, MAX_SPLITS)
     begin = lowest + chunk * size
     item = items + (before + chunk) * FIELDS
@@ -137,7 +170,8 @@ def decode_plan_launch(rule: ChunkRule, batch: StepBatch, items: Tensor, num_ite
         "items": items, "num_items": num_items, "query_start": batch.query_start, "context_lens": batch.context_lens,
         "num_rows": rows,
     }  # fmt: skip
-    constants = {**rule.constants, "ROWS": _ROWS_AT_A_TIME, "FIELDS": ITEM_FIELDS}
+    fitting = {"LEAST": _LEAST_CHUNK_TOKENS, "STEP": _CHUNK_STEP, "FITTINGS": _FITTINGS}
+    constants = {**rule.constants, **fitting, "ROWS": _ROWS_AT_A_TIME, "FIELDS": ITEM_FIELDS}
     return Launch(decode_plan_kernel, (rows,), arguments, constants)
 
 

@@ -2,12 +2,12 @@
 
 from headrace.engine.run.device.buckets import step_buckets
 from headrace.engine.run.device.layout import Layout
+from headrace.engine.run.device.mailbox import Mailbox
 from headrace.engine.run.device.program import StepProgram
 from headrace.engine.run.device.queue import DeviceQueue
 from headrace.engine.run.device.rows import DeviceRows
 from headrace.engine.run.device.runner import DeviceRunner
 from headrace.engine.run.device.sampling import Sampling
-from headrace.engine.run.device.upload import Uploader
 from headrace.engine.run.model import LoadedModel
 from headrace.engine.sample.device_sampler import DeviceSampler
 from headrace.engine.sched.scheduler import Limits
@@ -28,8 +28,7 @@ def device_runner(loaded: LoadedModel, vocab_size: int, limits: Limits) -> Devic
     buckets = step_buckets(num_rows, most_tokens)
     most_tokens = max(most_tokens, *buckets.tokens)
     layout = Layout(num_rows, most_tokens, _MAX_PAIRS)
-    uploader = Uploader(layout, queue, STEPS_IN_FLIGHT + 1)
-    program = StepProgram(loaded, rows, layout, uploader.on_device, most_tokens)
-    sampler = DeviceSampler(num_rows, vocab_size, device)
-    sampling = Sampling(sampler, program, rows, queue, STEPS_IN_FLIGHT + 1)
-    return DeviceRunner(loaded, rows, program, sampling, uploader, queue, buckets, most_tokens)
+    mailbox = Mailbox(layout, queue, STEPS_IN_FLIGHT + 1)
+    program = StepProgram(loaded, rows, layout, mailbox, most_tokens)
+    sampling = Sampling(DeviceSampler(num_rows, vocab_size, device), program, rows, mailbox)
+    return DeviceRunner(loaded, rows, program, sampling, mailbox, queue, buckets, most_tokens)

@@ -1,4 +1,4 @@
-"""What one upload holds and where: a header, a column for each fact about a row, then pairs and tokens."""
+"""What is told of a step and where: a header, a column for each fact about a row, then tokens and changes of rows."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from headrace.kernels.gpu.prepare_step import HEADER_FIELDS, StepRows
+from headrace.kernels.gpu.exchange import HEADER_FIELDS
+from headrace.kernels.gpu.prepare_step import StepRows
 
 Ints = NDArray[np.int32]
 
@@ -21,9 +22,9 @@ class SampleRows:
 
 
 class Layout:
-    """For at most `max_rows` rows and as many changes as `max_pairs`; int32 throughout.
+    """Of a step of at most `max_rows` and `max_tokens`: columns at fixed places, so that graphs can refer to them.
 
-    The columns lie at fixed places, so that graphs can refer to them.
+    On the device the step's tokens follow the `columns` values; in a message, changes of rows follow those.
     """
 
     def __init__(self, max_rows: int, max_tokens: int, max_pairs: int) -> None:
@@ -33,36 +34,41 @@ class Layout:
         self._row_ids, self._query_start, self._context_lens, self._at, self._sampled, self._positions = (
             HEADER_FIELDS + column * index for index in range(6)
         )
-        self.pairs_at = HEADER_FIELDS + 6 * column
-        self.size = self.pairs_at + 2 * max_pairs + max_tokens
+        self.columns = HEADER_FIELDS + 6 * column
+        self.step_size = self.columns + max_tokens
+        self.message_size = self.step_size + 2 * max_pairs
 
-    def rows(self, upload: Tensor, count: int) -> StepRows:
+    def rows(self, step: Tensor, count: int) -> StepRows:
         """The first `count` rows' columns."""
         return StepRows(
-            upload[self._row_ids :][:count],
-            upload[self._query_start :][: count + 1],
-            upload[self._context_lens :][:count],
+            step[self._row_ids :][:count],
+            step[self._query_start :][: count + 1],
+            step[self._context_lens :][:count],
         )
 
-    def samples(self, upload: Tensor, count: int) -> SampleRows:
+    def samples(self, step: Tensor, count: int) -> SampleRows:
         """The first `count` sampling rows' columns."""
-        return SampleRows(*(upload[start:][:count] for start in (self._at, self._sampled, self._positions)))
+        return SampleRows(*(step[start:][:count] for start in (self._at, self._sampled, self._positions)))
 
-    def write_rows(self, buffer: Ints, row_ids: Ints, query_start: Ints, context_lens: Ints) -> None:
+    def tokens(self, step: Tensor) -> Tensor:
+        """The step's tokens, as far as the host knows them."""
+        return step[self.columns :]
+
+    def write_rows(self, message: Ints, row_ids: Ints, query_start: Ints, context_lens: Ints) -> None:
         """The step's R rows; those that pad it add no token and have no context."""
         count, most = len(row_ids), self.max_rows
-        buffer[self._row_ids :][:count] = row_ids
-        buffer[self._row_ids :][count:most] = 0
-        buffer[self._query_start :][: count + 1] = query_start
-        buffer[self._query_start :][count + 1 : most + 1] = query_start[-1]
-        buffer[self._context_lens :][:count] = context_lens
-        buffer[self._context_lens :][count:most] = 0
+        message[self._row_ids :][:count] = row_ids
+        message[self._row_ids :][count:most] = 0
+        message[self._query_start :][: count + 1] = query_start
+        message[self._query_start :][count + 1 : most + 1] = query_start[-1]
+        message[self._context_lens :][:count] = context_lens
+        message[self._context_lens :][count:most] = 0
 
-    def write_samples(self, buffer: Ints, at: Ints, row_ids: Ints, positions: Ints) -> None:
+    def write_samples(self, message: Ints, at: Ints, row_ids: Ints, positions: Ints) -> None:
         """The step's S sampling rows; those that pad it have the row -1."""
         count, most = len(at), self.max_rows
-        buffer[self._at :][:count] = at
-        buffer[self._at :][count:most] = 0
-        buffer[self._sampled :][:count] = row_ids
-        buffer[self._sampled :][count:most] = -1
-        buffer[self._positions :][:count] = positions
+        message[self._at :][:count] = at
+        message[self._at :][count:most] = 0
+        message[self._sampled :][:count] = row_ids
+        message[self._sampled :][count:most] = -1
+        message[self._positions :][:count] = positions

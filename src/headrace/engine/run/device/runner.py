@@ -1,4 +1,4 @@
-"""Launches planned steps on a GPU without waiting for it: one upload, one captured pass, one captured sampling."""
+"""Launches planned steps on a GPU without waiting for it: a message, a captured pass, a captured sampling."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ from torch import Tensor
 from headrace.core.outputs import TokenLogprobs
 from headrace.engine.run.device.buckets import Buckets
 from headrace.engine.run.device.graphs import Graphs, Key, Work
+from headrace.engine.run.device.mailbox import Mailbox, StepFacts
 from headrace.engine.run.device.program import StepProgram
 from headrace.engine.run.device.queue import DeviceQueue, Mark
 from headrace.engine.run.device.rows import DeviceRows
 from headrace.engine.run.device.sampling import Sampling
-from headrace.engine.run.device.upload import StepFacts, Uploader
 from headrace.engine.run.model import LoadedModel
 from headrace.engine.run.prompt_logprobs import RowLogprobs, prompt_logprobs
 from headrace.engine.sample.device_sampler import Special
@@ -23,16 +23,17 @@ from headrace.engine.sample.transfer import upload
 from headrace.engine.sched.plan import PlannedRow, StepPlan
 from headrace.kernels.gpu.compilations import CompilationCounter
 
-DECODE, MIXED, SAMPLE = "decode", "mixed", "sample"
+STEP, DECODE, MIXED, SAMPLE = "step", "decode", "mixed", "sample"
+"""Captured: decoding rows with their sampling, the same without it, a pass of any rows, and sampling alone."""
 
 
 @dataclass(slots=True)
 class DeviceStep:
-    """A step in flight; `tokens` are there once `done` is passed."""
+    """A step in flight; it is answered once `done` is passed."""
 
     plan: StepPlan
-    sampling: list[PlannedRow]
-    tokens: Tensor
+    facts: StepFacts
+    mailbox: Mailbox
     done: Mark
     special: Special | None
     prompt_logprobs: list[RowLogprobs]
@@ -40,8 +41,8 @@ class DeviceStep:
     def read(self) -> tuple[dict[int, int], dict[int, TokenLogprobs]]:
         """Wait for the step: the new token of each sampling row by uid, and logprobs where asked for."""
         self.done.synchronize()
-        uids = [row.request.uid for row in self.sampling]
-        tokens = dict(zip(uids, self.tokens.tolist(), strict=True))
+        uids = [row.request.uid for row in self.facts.sampling]
+        tokens = dict(zip(uids, self.mailbox.answer(self.facts), strict=True))
         if self.special is None:
             return tokens, {}
         return tokens, {uids[i]: entry for i, entry in self.special.read_logprobs().items()}
@@ -56,7 +57,7 @@ class DeviceRunner:
         rows: DeviceRows,
         program: StepProgram,
         sampling: Sampling,
-        uploader: Uploader,
+        mailbox: Mailbox,
         queue: DeviceQueue,
         buckets: Buckets,
         max_tokens: int,
@@ -65,7 +66,7 @@ class DeviceRunner:
         self._rows = rows
         self._program = program
         self._sampling = sampling
-        self._uploader = uploader
+        self._mailbox = mailbox
         self._queue = queue
         self._buckets = buckets
         self._max_tokens = max_tokens
@@ -85,23 +86,29 @@ class DeviceRunner:
         for size in reversed(self._buckets.tokens):
             works[MIXED, size] = partial(self._pass, size, min(size, most), mixed=True)
         for size in reversed(self._buckets.rows):
+            works[STEP, size] = partial(self._decode, size)
             works[DECODE, size] = partial(self._pass, size, size, mixed=False)
             works[SAMPLE, size] = partial(self._sampling.run, size)
         graphs = Graphs()
         graphs.capture(works)
+        self._mailbox.restart()
         self._graphs = graphs
         self._compilations.count = 0
 
     @torch.inference_mode()
     def launch(self, plan: StepPlan) -> DeviceStep:
         """Run a non-empty plan. Returns before the device has."""
-        facts = self._upload(plan)
+        facts = self._tell(plan)
         if plan.copies:
             self._loaded.copy_blocks(upload(plan.copies, torch.int64, self._queue.device))
-        logprobs = self._forward(plan, facts)
-        special = self._sample(facts)
-        tokens = self._sampling.send_tokens(len(facts.sampling))
-        return DeviceStep(plan, facts.sampling, tokens, self._queue.mark(), special, logprobs)
+        special, logprobs = None, list[RowLogprobs]()
+        if any(row.request.params.prompt_logprobs is not None for row in plan.rows):
+            logprobs = self._prompt_logprobs(plan.rows, self._forward(facts))
+            special = self._sample(facts)
+        elif not self._is_plain(facts) or not self._replay(STEP, self._buckets.for_rows(facts.num_rows)):
+            self._replay_forward(facts)
+            special = self._sample(facts)
+        return DeviceStep(plan, facts, self._mailbox, self._queue.mark(), special, logprobs)
 
     @property
     def num_compilations(self) -> int:
@@ -111,44 +118,52 @@ class DeviceRunner:
     def close(self) -> None:
         """Let go of the model, the cache and the graphs, whoever still holds the runner."""
         self._compilations.close()
-        del self._loaded, self._program, self._sampling, self._rows, self._uploader, self._graphs
+        del self._loaded, self._program, self._sampling, self._rows, self._mailbox, self._graphs
 
-    def _upload(self, plan: StepPlan) -> StepFacts:
+    def _tell(self, plan: StepPlan) -> StepFacts:
         for request in plan.admitted:
             self._sampling.admit(request)
         for row in plan.rows:
             self._rows.extend(row.request, anew=bool(plan.copies))
-        changes, most = self._rows.take_changes(), self._uploader.max_pairs
+        changes, most = self._rows.take_changes(), self._mailbox.max_pairs
         while len(changes) > most:
-            self._uploader.send_changes(changes[:most])
-            self._program.update_rows()
+            self._mailbox.send_changes(changes[:most])
+            self._mailbox.receive(self._rows.memory)
+            self._queue.mark().synchronize()  # its place may be written again at once
             changes = changes[most:]
-        return self._uploader.send(plan.rows, changes)
+        return self._mailbox.send(plan.rows, changes)
 
-    def _forward(self, plan: StepPlan, facts: StepFacts) -> list[RowLogprobs]:
-        asked = any(row.request.params.prompt_logprobs is not None for row in plan.rows)
-        if not asked and self._replay_forward(facts):
-            return []
-        hidden = self._program.forward(facts.num_tokens, facts.query_lens, facts.kv_lens)
-        return self._prompt_logprobs(plan.rows, hidden) if asked else []
+    def _is_plain(self, facts: StepFacts) -> bool:
+        """Whether each row adds one token and samples by the kernels alone."""
+        return facts.decodes and not self._sampling.is_special(facts.sampling)
 
-    def _replay_forward(self, facts: StepFacts) -> bool:
-        if self._graphs is None:
-            return False
+    def _replay(self, kind: str, size: int) -> bool:
+        return self._graphs is not None and self._graphs.replay((kind, size))
+
+    def _replay_forward(self, facts: StepFacts) -> None:
+        """The pass, captured if there is a graph for it."""
         if facts.decodes:
-            return self._graphs.replay((DECODE, self._buckets.for_rows(facts.num_rows)))
-        size = self._buckets.for_tokens(facts.num_tokens)
-        return size is not None and self._graphs.replay((MIXED, size))
+            done = self._replay(DECODE, self._buckets.for_rows(facts.num_rows))
+        else:
+            size = self._buckets.for_tokens(facts.num_tokens)
+            done = size is not None and self._replay(MIXED, size)
+        if not done:
+            self._forward(facts)
+
+    def _forward(self, facts: StepFacts) -> Tensor:
+        return self._program.forward(facts.num_tokens, facts.query_lens, facts.kv_lens)
 
     def _sample(self, facts: StepFacts) -> Special | None:
         count = len(facts.sampling)
-        if count == 0:
-            return None
-        if self._sampling.is_special(facts.sampling):
+        if count and self._sampling.is_special(facts.sampling):
             return self._sampling.run_special(facts.sampling)
-        if self._graphs is None or not self._graphs.replay((SAMPLE, self._buckets.for_rows(count))):
+        if count and not self._replay(SAMPLE, self._buckets.for_rows(count)):
             self._sampling.run(count)
         return None
+
+    def _decode(self, num_rows: int) -> None:
+        self._pass(num_rows, num_rows, mixed=False)
+        self._sampling.run(num_rows)
 
     def _pass(self, num_tokens: int, num_rows: int, *, mixed: bool) -> None:
         """The pass as it is captured: each row as long as can be, and adding one token, or some of them several."""
