@@ -63,8 +63,9 @@ class BigramEngine:
     ) -> None:
         self.model = BigramModel(table)
         kv = KVManager(num_blocks, 8, enable_prefix_caching=prefix_caching)
-        caches = kv_cache(1, num_blocks, 8, HeadShape(1, 1, 8), torch.float32, CPU)
-        loaded = LoadedModel(self.model, TorchOps(), caches, 1, torch.float32, 256)
+        heads = HeadShape(1, 1, 8)
+        caches = kv_cache(1, num_blocks, 8, heads, torch.float32, CPU)
+        loaded = LoadedModel(self.model, TorchOps(), caches, heads, 1, torch.float32, 256)
         step_limits = Limits(max_num_seqs, budget)
         make = device_runner if on_device else direct_runner
         runner = make(loaded, len(table), step_limits)

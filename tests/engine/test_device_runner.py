@@ -105,3 +105,20 @@ def test_random_requests_and_aborts_leave_nothing(bigram: BigramEngine) -> None:
     bigram.run()
     stats = engine.stats()
     assert (stats.num_running, stats.num_waiting, stats.num_free_blocks) == (0, 0, stats.num_blocks)
+
+
+def test_an_interrupted_launch_does_not_mix_up_what_comes_after(
+    bigram: BigramEngine, table: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message of the interrupted step is never received."""
+    bigram.add([1, 2, 3], params())
+    monkeypatch.setattr("headrace.engine.run.device.mailbox.receive_launch", _interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        bigram.run()
+    monkeypatch.undo()
+    bigram.engine.reset()
+    assert bigram.one([9], params()).tokens == greedy(table, 9, 12)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt

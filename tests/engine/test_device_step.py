@@ -38,8 +38,9 @@ class Device:
 
     def __init__(self, max_pairs: int = 512) -> None:
         self.model = Witness()
-        caches = kv_cache(1, 2, BLOCK_SIZE, HeadShape(1, 1, 8), torch.float32, DEVICE)
-        loaded = LoadedModel(self.model, TorchOps(), caches, 1, torch.float32, 300)
+        heads = HeadShape(1, 1, 8)
+        caches = kv_cache(1, 2, BLOCK_SIZE, heads, torch.float32, DEVICE)
+        loaded = LoadedModel(self.model, TorchOps(), caches, heads, 1, torch.float32, 300)
         self.rows = DeviceRows(NUM_ROWS, MAX_BLOCKS, 3, DEVICE)
         layout = Layout(NUM_ROWS, MAX_TOKENS, max_pairs)
         self.mailbox = Mailbox(layout, DeviceQueue(DEVICE), 3)

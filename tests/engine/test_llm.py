@@ -177,7 +177,7 @@ def test_what_is_not_built_is_refused_by_name(llm: LLM) -> None:
         ({"revision": 5}, "revision is 5"),
         ({"enable_prefix_caching": "no"}, "enable_prefix_caching is 'no'"),
         ({"max_logprobs": -7}, "max_logprobs is -7"),
-        ({"num_gpu_blocks_override": 10**9}, "num_gpu_blocks_override is 1000000000.*GiB.*Use --num-gpu-blocks-override"),
+        ({"num_gpu_blocks_override": 10**9}, "num_gpu_blocks_override is 1000000000.*GiB.*--num-gpu-blocks-override"),
         ({"pipeline_parallel_size": 2}, "pipeline_parallel_size=2 is not supported yet"),
         ({"load_format": "safetensors"}, "load_format is 'safetensors'.*gguf"),
         ({"max_num_seqs": 10**7}, "max_num_seqs|--max-num-seqs"),

@@ -1,5 +1,6 @@
 """Properties of scheduler, block pool and prefix cache together, on a cache whose content can be checked."""
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulated_cache import Simulation
@@ -182,3 +183,20 @@ def test_other_salt_is_another_prefix() -> None:
     other.hash_seed = simulation.kv.hasher.seed("tenant")
     simulation.add(other)
     assert simulation.step().num_tokens == 20
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_who_has_no_room_waits_for_few_steps(depth: int) -> None:
+    """Blocks of 32 tokens for a quarter of what wants to run: the last is left out of steps, and gives up its own."""
+    simulation = Simulation(24, 32, Limits(16, 512), depth, next_token)
+    for uid in range(30):
+        simulation.add(request(uid, [uid % 2] * (7 + uid), 120))
+    waited: dict[int, int] = {}
+    longest = 0
+    while simulation.scheduler.has_work:
+        planned = {row.request.uid for row in simulation.step().rows}
+        running = [each.uid for each in simulation.scheduler.running]
+        waited = {uid: 0 if uid in planned else waited.get(uid, 0) + 1 for uid in running}
+        longest = max(longest, max(waited.values(), default=0))
+        assert simulation.steps < 5_000
+    assert longest <= 3 * depth

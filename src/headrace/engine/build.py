@@ -84,7 +84,7 @@ def _build(plan: EnginePlan, ops: Ops, watch: Stopwatch) -> tuple[Engine, Decode
     with watch.phase("cache"):
         heads = HeadShape(shape.num_heads, shape.num_kv_heads, shape.head_dim)
         caches = kv_cache(shape.num_layers, cache.num_blocks, config.block_size, heads, plan.kv_dtype, device)
-        loaded = LoadedModel(model, ops, caches, shape.hidden_size, plan.dtype, cache.max_model_len)
+        loaded = LoadedModel(model, ops, caches, heads, shape.hidden_size, plan.dtype, cache.max_model_len)
     with watch.phase("graphs"):
         runner, in_flight = make_runner(loaded, shape.vocab_size, plan.limits, eager=config.enforce_eager)
     kv = KVManager(cache.num_blocks, config.block_size, enable_prefix_caching=config.enable_prefix_caching)

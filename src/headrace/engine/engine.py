@@ -69,6 +69,7 @@ class Engine:
     def reset(self) -> None:
         """Forget every request and cached prefix: back to a known state, wherever a step was interrupted."""
         self._in_flight.clear()
+        self._runner.reset()
         self.scheduler.reset()
 
     def reset_prefix_cache(self) -> None:

@@ -97,8 +97,7 @@ class ResidualStream:
 class Ops(Protocol):
     """The operations. T tokens, H hidden size, D head dimension; activations in the model's dtype."""
 
-    @property
-    def capturable(self) -> bool:
+    def capturable(self, heads: HeadShape) -> bool:
         """Whether they neither wait for the device nor depend on its values, so that a step can be captured once."""
         ...
 

@@ -15,7 +15,9 @@ from headrace.kernels.torch_linear import TorchDense, TorchInt4, TorchInt8
 class TorchOps:
     """`Ops` by its definition: clear first, fast second."""
 
-    capturable = False
+    def capturable(self, heads: HeadShape) -> bool:
+        """Never: attention asks the device for lengths."""
+        return False
 
     def dense(self, weight: Tensor, bias: Tensor | None = None) -> Linear:
         """A linear layer that keeps `weight` [out, in] in its own dtype."""

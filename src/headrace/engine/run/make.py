@@ -13,7 +13,7 @@ def make_runner(loaded: LoadedModel, vocab_size: int, limits: Limits, *, eager: 
 
     Where the kernels allow it steps are captured in CUDA graphs, unless `eager`, and rows live on the device.
     """
-    if loaded.ops.capturable:
+    if loaded.ops.capturable(loaded.heads):
         from headrace.engine.run.device.build import STEPS_IN_FLIGHT, device_runner
 
         runner = device_runner(loaded, vocab_size, limits)

@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from headrace.kernels.ops import LayerCache, Ops, StepBatch
+from headrace.kernels.ops import HeadShape, LayerCache, Ops, StepBatch
 
 
 class Model(Protocol):
@@ -29,6 +29,7 @@ class LoadedModel:
     model: Model
     ops: Ops
     caches: Sequence[LayerCache]
+    heads: HeadShape
     hidden_size: int
     dtype: torch.dtype
     max_model_len: int

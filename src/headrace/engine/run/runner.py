@@ -65,6 +65,9 @@ class Runner:
         rows = [row for row, _ in sampling]
         return LaunchedStep(plan, rows, self._sample(hidden, sampling), logprobs)
 
+    def reset(self) -> None:
+        """Nothing is kept of a step."""
+
     def close(self) -> None:
         """Let go of the model and the cache, whoever still holds the runner."""
         del self._loaded, self._sampler, self._rows

@@ -38,6 +38,10 @@ class StepRunner(Protocol):
         """Run a non-empty plan. Returns at once where the device works asynchronously."""
         ...
 
+    def reset(self) -> None:
+        """Forget what was told of steps that nobody will read, wherever a launch was interrupted."""
+        ...
+
     def close(self) -> None:
         """Let go of the model and the cache, whoever still holds the runner."""
         ...

@@ -38,11 +38,12 @@ class StepPlan:
 
 
 class Draft:
-    """A plan in the making: rows by uid, and the token budget that is left."""
+    """A plan in the making: rows by uid, who is `held` out of it, and the token budget that is left."""
 
     def __init__(self, budget: int) -> None:
         self.rows: dict[int, PlannedRow] = {}
         self.admitted: list[Request] = []
+        self.held: set[int] = set()
         self.budget = budget
         self.out_of_blocks = False
 
@@ -57,3 +58,8 @@ class Draft:
         row = self.rows.pop(request.uid, None)
         if row is not None:
             self.budget += row.count
+
+    def hold(self, request: Request) -> None:
+        """Leave a request out of the step, whether it is in or comes later."""
+        self.drop(request)
+        self.held.add(request.uid)

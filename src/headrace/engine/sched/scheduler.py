@@ -140,7 +140,7 @@ class Scheduler:
 
     def _plan_row(self, request: Request, count: int, draft: Draft) -> None:
         """Plan tokens of a running request, if it still runs and there is room for them."""
-        if request.state is not State.RUNNING:
+        if request.state is not State.RUNNING or request.uid in draft.held:
             return
         num_tokens = request.num_computed + count
         if self.kv.allocate(request, num_tokens) or self._make_room(request, num_tokens, draft):
@@ -185,7 +185,8 @@ class Scheduler:
             draft.out_of_blocks = True
             victim = self.running.last
             if victim.steps_in_flight:
-                return False  # its blocks come back when that step is committed
+                draft.hold(victim)  # so that it can be preempted once the steps that have it are committed
+                return False
             self._preempt(victim, draft)
             if victim is request:
                 return False

@@ -58,7 +58,11 @@ class ChunkRule:
 
 
 def chunk_rule(num_rows: int, num_kv_heads: int, window: int | None, traits: GpuTraits) -> ChunkRule:
-    """Chunks small enough that few rows fill the card, and large enough that many do not pay for merging."""
+    """Chunks small enough that few rows fill the card, and large enough that many do not pay for merging.
+
+    Numbers of rows between two that steps are captured for have the rule of the larger.
+    """
+    num_rows = 1 << (num_rows - 1).bit_length() if num_rows <= 8 else -(-num_rows // 8) * 8
     if num_rows * num_kv_heads < _FEW_PROGRAMS:
         return ChunkRule(32, 0, window, True)
     programs = -(-traits.num_multiprocessors * _PROGRAMS // num_kv_heads)

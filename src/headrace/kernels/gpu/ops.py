@@ -23,15 +23,17 @@ _MOST_GROUPED_HEADS = 32
 class TritonOps(TorchOps):
     """The kernels for one kind of card. What they do not cover is left to `TorchOps`.
 
-    A token's result depends on its own row and on the shape of the step, not on its batch mates' contents or lengths;
-    it may differ in rounding between a step that adds one token to its row and one that adds several, and between
-    steps of few and of many tokens (`linear_tiles`).
+    A token's result depends on its own row alone, but for rounding: that differs with the number of rows and tokens of
+    the step (`linear_tiles`), with the lengths of the other rows (`decode_plan`), and between a step that adds one
+    token to its row and one that adds several.
     """
-
-    capturable = True
 
     def __init__(self, traits: GpuTraits) -> None:
         self._traits = traits
+
+    def capturable(self, heads: HeadShape) -> bool:
+        """Wherever attention is not left to `TorchOps`."""
+        return heads.head_dim <= _MOST_HEAD_DIM and heads.num_heads <= heads.num_kv_heads * _MOST_GROUPED_HEADS
 
     def dense(self, weight: Tensor, bias: Tensor | None = None) -> Linear:
         """A linear layer that keeps `weight` [out, in] in its own dtype."""
@@ -109,7 +111,7 @@ class TritonOps(TorchOps):
     def attend(self, q: Tensor, cache: LayerCache, batch: StepBatch, scale: float, window: int | None) -> Tensor:
         """Causal attention of each row's new tokens over its cached context; [T, num_heads * head_dim]."""
         tokens, num_heads, head_dim = q.shape
-        if head_dim > _MOST_HEAD_DIM or num_heads > cache.k.shape[1] * _MOST_GROUPED_HEADS:
+        if not self.capturable(HeadShape(num_heads, cache.k.shape[1], head_dim)):
             return super().attend(q, cache, batch, scale, window)
         plan = attention_plan(batch)
         out = q.new_empty(tokens, num_heads * head_dim)

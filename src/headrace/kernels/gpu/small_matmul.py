@@ -16,7 +16,7 @@ _LEAST_TOKENS = 16
 """Columns of the right operand that Triton multiplies at least."""
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens"])
 def small_matmul_kernel(
     x: tl.tensor,
     weight: tl.tensor,

@@ -3,9 +3,7 @@
 from bisect import bisect_left
 from dataclasses import dataclass
 
-_SMALL = (1, 2, 4, 8)
-_MOST_GRAPHED_TOKENS = 2048
-"""A larger step keeps the device busy for longer than it takes to launch its kernels one by one."""
+from headrace.planner.step_sizes import row_sizes, token_sizes
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +24,5 @@ class Buckets:
 
 
 def step_buckets(max_num_seqs: int, max_num_batched_tokens: int) -> Buckets:
-    """Rows in steps of 8, so that few are padding; tokens in steps of an eighth to a quarter."""
-    rows = [size for size in (*_SMALL, *range(16, max_num_seqs, 8)) if size < max_num_seqs]
-    most = min(max_num_batched_tokens, _MOST_GRAPHED_TOKENS)
-    tokens = [16, 32, 48]
-    while tokens[-1] < most:
-        power = 1 << (tokens[-1].bit_length() - 1)
-        tokens.append(tokens[-1] + power // 4)
-    return Buckets((*rows, max_num_seqs), (*(size for size in tokens if size < most), most))
+    """The sizes for an engine's limits, which the planner counts the graphs' memory by."""
+    return Buckets(row_sizes(max_num_seqs), token_sizes(max_num_batched_tokens))

@@ -1,6 +1,7 @@
 """Captured work: a CUDA graph for each size, all in one pool of memory, since no two run at once."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ class Graphs:
                 work()
                 stream.synchronize()
                 self._captured[key] = _record(work, pool)
+        torch.cuda.empty_cache()  # what the first runs took is another pool's
 
     def replay(self, key: Key) -> bool:
         """Launch what was captured under `key`; False if nothing was."""
@@ -42,6 +44,9 @@ def _record(work: Work, pool: Any) -> torch.cuda.CUDAGraph:
     graph.capture_begin(pool=pool, capture_error_mode="thread_local")
     try:
         work()
-    finally:
-        graph.capture_end()
+    except BaseException:
+        with suppress(RuntimeError):  # that the capture is broken is no news
+            graph.capture_end()
+        raise
+    graph.capture_end()
     return graph

@@ -1,5 +1,6 @@
 """The device's queue of work as the host sees it: pinned memory, and marks to wait at."""
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 import torch
@@ -31,6 +32,10 @@ class DeviceQueue:
     def pinned(self, *size: int, dtype: torch.dtype = torch.int32) -> Tensor:
         """Host memory that the device copies to and from by itself."""
         return torch.empty(size, dtype=dtype, pin_memory=self._is_cuda)
+
+    def current(self) -> AbstractContextManager[object]:
+        """Makes the device the one that kernels are launched on; it is another one in each thread."""
+        return torch.cuda.device(self.device) if self._is_cuda else nullcontext()
 
     def mark(self) -> Mark:
         """A mark after everything that was queued so far."""

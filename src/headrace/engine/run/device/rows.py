@@ -41,6 +41,10 @@ class DeviceRows:
             self._write(row * self.block_tables.shape[1] + known, blocks[known:])
             self._written[row] = len(blocks)
 
+    def forget_changes(self) -> None:
+        """Drop what was written since: the rows will be given away anew."""
+        self._pending = []
+
     def take_changes(self) -> Pairs:
         """What was written since the last call, each place once."""
         pending, self._pending = self._pending, []

@@ -1,6 +1,7 @@
 """Launches planned steps on a GPU without waiting for it: a message, a captured pass, a captured sampling."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -23,8 +24,8 @@ from headrace.engine.sample.transfer import upload
 from headrace.engine.sched.plan import PlannedRow, StepPlan
 from headrace.kernels.gpu.compilations import CompilationCounter
 
-STEP, DECODE, MIXED, SAMPLE = "step", "decode", "mixed", "sample"
-"""Captured: decoding rows with their sampling, the same without it, a pass of any rows, and sampling alone."""
+DECODE, PASS, SAMPLE = "decode", "pass", "sample"
+"""Captured: decoding rows with their sampling, by rows; a pass of any rows, by tokens; sampling alone, by rows."""
 
 
 @dataclass(slots=True)
@@ -80,35 +81,37 @@ class DeviceRunner:
         What is not captured, larger steps and copies of blocks, runs once, so that no kernel is missing later.
         """
         most = max(self._buckets.rows)
-        self._pass(self._max_tokens, most, mixed=True)
-        self._loaded.copy_blocks(torch.zeros(1, 2, dtype=torch.int64, device=self._queue.device))
         works: dict[Key, Work] = {}
         for size in reversed(self._buckets.tokens):
-            works[MIXED, size] = partial(self._pass, size, min(size, most), mixed=True)
+            works[PASS, size] = partial(self._pass, size, min(size, most), mixed=True)
         for size in reversed(self._buckets.rows):
-            works[STEP, size] = partial(self._decode, size)
-            works[DECODE, size] = partial(self._pass, size, size, mixed=False)
+            works[DECODE, size] = partial(self._decode, size)
             works[SAMPLE, size] = partial(self._sampling.run, size)
         graphs = Graphs()
-        graphs.capture(works)
-        self._mailbox.restart()
+        with self._queue.current():
+            self._pass(self._max_tokens, most, mixed=True)
+            self._loaded.copy_blocks(torch.zeros(1, 2, dtype=torch.int64, device=self._queue.device))
+            graphs.capture(works)
+            self._mailbox.restart()
         self._graphs = graphs
         self._compilations.count = 0
 
     @torch.inference_mode()
     def launch(self, plan: StepPlan) -> DeviceStep:
         """Run a non-empty plan. Returns before the device has."""
-        facts = self._tell(plan)
-        if plan.copies:
-            self._loaded.copy_blocks(upload(plan.copies, torch.int64, self._queue.device))
-        special, logprobs = None, list[RowLogprobs]()
-        if any(row.request.params.prompt_logprobs is not None for row in plan.rows):
-            logprobs = self._prompt_logprobs(plan.rows, self._forward(facts))
-            special = self._sample(facts)
-        elif not self._is_plain(facts) or not self._replay(STEP, self._buckets.for_rows(facts.num_rows)):
-            self._replay_forward(facts)
-            special = self._sample(facts)
-        return DeviceStep(plan, facts, self._mailbox, self._queue.mark(), special, logprobs)
+        with self._queue.current():
+            facts = self._tell(plan)
+            if plan.copies:
+                self._loaded.copy_blocks(upload(plan.copies, torch.int64, self._queue.device))
+            special, logprobs = self._compute(plan, facts)
+            return DeviceStep(plan, facts, self._mailbox, self._queue.mark(), special, logprobs)
+
+    def reset(self) -> None:
+        """Forget what was told of steps that nobody will read, wherever a launch was interrupted."""
+        with self._queue.current():
+            self._queue.mark().synchronize()
+            self._mailbox.restart()
+        self._rows.forget_changes()
 
     @property
     def num_compilations(self) -> int:
@@ -118,13 +121,16 @@ class DeviceRunner:
     def close(self) -> None:
         """Let go of the model, the cache and the graphs, whoever still holds the runner."""
         self._compilations.close()
+        with suppress(RuntimeError), self._queue.current():  # a device that failed is waited for in vain
+            self._queue.mark().synchronize()
         del self._loaded, self._program, self._sampling, self._rows, self._mailbox, self._graphs
 
     def _tell(self, plan: StepPlan) -> StepFacts:
         for request in plan.admitted:
             self._sampling.admit(request)
+        copied = {target for _, target in plan.copies}
         for row in plan.rows:
-            self._rows.extend(row.request, anew=bool(plan.copies))
+            self._rows.extend(row.request, anew=bool(copied) and not copied.isdisjoint(row.request.blocks))
         changes, most = self._rows.take_changes(), self._mailbox.max_pairs
         while len(changes) > most:
             self._mailbox.send_changes(changes[:most])
@@ -133,29 +139,28 @@ class DeviceRunner:
             changes = changes[most:]
         return self._mailbox.send(plan.rows, changes)
 
-    def _is_plain(self, facts: StepFacts) -> bool:
-        """Whether each row adds one token and samples by the kernels alone."""
-        return facts.decodes and not self._sampling.is_special(facts.sampling)
+    def _compute(self, plan: StepPlan, facts: StepFacts) -> tuple[Special | None, list[RowLogprobs]]:
+        """The pass and the sampling, captured where they can be."""
+        special = self._sampling.is_special(facts.sampling)
+        if any(_wants_prompt_logprobs(row) for row in plan.rows):
+            logprobs = self._prompt_logprobs(plan.rows, self._forward(facts))
+            return self._sample(facts, special=special), logprobs
+        if special or not facts.decodes or not self._replay(DECODE, self._buckets.for_rows(facts.num_rows)):
+            size = self._buckets.for_tokens(facts.num_tokens)
+            if size is None or not self._replay(PASS, size):
+                self._forward(facts)
+            return self._sample(facts, special=special), []
+        return None, []
 
     def _replay(self, kind: str, size: int) -> bool:
         return self._graphs is not None and self._graphs.replay((kind, size))
 
-    def _replay_forward(self, facts: StepFacts) -> None:
-        """The pass, captured if there is a graph for it."""
-        if facts.decodes:
-            done = self._replay(DECODE, self._buckets.for_rows(facts.num_rows))
-        else:
-            size = self._buckets.for_tokens(facts.num_tokens)
-            done = size is not None and self._replay(MIXED, size)
-        if not done:
-            self._forward(facts)
-
     def _forward(self, facts: StepFacts) -> Tensor:
         return self._program.forward(facts.num_tokens, facts.query_lens, facts.kv_lens)
 
-    def _sample(self, facts: StepFacts) -> Special | None:
+    def _sample(self, facts: StepFacts, *, special: bool) -> Special | None:
         count = len(facts.sampling)
-        if count and self._sampling.is_special(facts.sampling):
+        if special:
             return self._sampling.run_special(facts.sampling)
         if count and not self._replay(SAMPLE, self._buckets.for_rows(count)):
             self._sampling.run(count)
@@ -180,3 +185,9 @@ class DeviceRunner:
             found += prompt_logprobs(self._loaded.model, row, part)
             begin += row.count
         return found
+
+
+def _wants_prompt_logprobs(row: PlannedRow) -> bool:
+    """Whether the step computes a position whose next token is of a prompt that is to be told with logprobs."""
+    request = row.request
+    return request.params.prompt_logprobs is not None and row.start < request.num_prompt - 1
