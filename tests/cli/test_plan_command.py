@@ -81,6 +81,12 @@ def test_every_line_is_explained(run) -> None:
     assert "a token keeps 147,456 bytes" in printed
 
 
+def test_what_was_not_measured_is_said(run) -> None:
+    _, printed, _ = run("Qwen/Qwen3-8B", "--gpu", "L4", "--quantization", "int8")
+    assert "estimates, not measured: CUDA context" in printed
+    assert "int8 is unpacked at each call: counted, not measured" in " ".join(printed.split())
+
+
 def test_json_has_the_same(answer) -> None:
     found = answer("Qwen/Qwen3-8B", "--gpu", "L40S", "--max-model-len", "8K", "--concurrency", "3")
     assert found["parameters"] == 8_190_735_360
@@ -96,8 +102,8 @@ def test_json_has_the_same(answer) -> None:
     ("arguments", "refused"),
     [
         (["deepseek-ai/DeepSeek-V3"], "deepseek_v3"),
-        (["Qwen/Qwen3-8B", "--gpu", "L4", "-tp", "2"], "tensor_parallel_size=2"),
-        (["Qwen/Qwen3-8B", "--gpu", "H100", "--kv-cache-dtype", "fp8_e5m2"], "kv_cache_dtype"),
+        (["Qwen/Qwen3-8B", "--gpu", "L4", "-tp", "2"], "--tensor-parallel-size 2"),
+        (["Qwen/Qwen3-8B", "--gpu", "H100", "--kv-cache-dtype", "fp8_e5m2"], "--kv-cache-dtype"),
         (["Qwen/Qwen3-8B", "--gpu", "H100", "--quantization", "awq"], "awq"),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else None,

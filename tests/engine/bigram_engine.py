@@ -1,6 +1,7 @@
 """An engine on a bigram table: the next token's logits depend on the last token alone, so answers are known."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from headrace.wire.messages import FINISH_REASONS, AddRequest
 
 VOCAB_SIZE = 32
 CPU = torch.device("cpu")
+GPU = torch.device("cuda") if torch.cuda.is_available() else None
 
 
 class BigramModel:
@@ -61,10 +63,11 @@ class BigramEngine:
         prefix_caching: bool = True,
         on_device: bool = False,
     ) -> None:
-        self.model = BigramModel(table)
+        self._device = (on_device and GPU) or CPU
+        self.model = BigramModel(table.to(self._device))
         kv = KVManager(num_blocks, 8, enable_prefix_caching=prefix_caching)
         heads = HeadShape(1, 1, 8)
-        caches = kv_cache(1, num_blocks, 8, heads, torch.float32, CPU)
+        caches = kv_cache(1, num_blocks, 8, heads, torch.float32, self._device)
         loaded = LoadedModel(self.model, TorchOps(), caches, heads, 1, torch.float32, 256)
         step_limits = Limits(max_num_seqs, budget)
         make = device_runner if on_device else direct_runner
@@ -83,7 +86,8 @@ class BigramEngine:
     def run(self) -> dict[int, Answer]:
         found: dict[int, Answer] = {}
         while self.engine.has_work:
-            output = self.engine.step()
+            with no_waiting(self._device):
+                output = self.engine.step()
             self.steps += 1
             for i, (uid, token, finish, stop) in enumerate(output.rows() if output else ()):
                 sequence = found.setdefault(uid, Answer())
@@ -99,3 +103,13 @@ class BigramEngine:
     def one(self, prompt: list[int], params: SamplingParams, **extra: object) -> Answer:
         [uid] = self.add(prompt, params, **extra)
         return self.run()[uid]
+
+
+@contextmanager
+def no_waiting(device: torch.device) -> Iterator[None]:
+    """On a GPU: whatever would make the host wait for it, but for an event, is an error."""
+    if device.type == "cuda":
+        torch.cuda.set_sync_debug_mode("error")
+    yield
+    if device.type == "cuda":
+        torch.cuda.set_sync_debug_mode("default")

@@ -51,6 +51,7 @@ class Simulation:
         assert plan.num_tokens <= self.limits.max_num_batched_tokens
         assert len(plan.rows) <= self.limits.max_num_seqs
         assert len({row.request.row for row in plan.rows}) == len(plan.rows)
+        assert {source for source, _ in plan.copies}.isdisjoint(target for _, target in plan.copies)
         read = [self.cache.get(source, [None] * self.block_size) for source, _ in plan.copies]
         for (_, target), content in zip(plan.copies, read, strict=True):
             self.cache[target] = list(content)

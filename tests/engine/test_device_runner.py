@@ -8,6 +8,10 @@ from bigram_engine import VOCAB_SIZE, BigramEngine
 from torch import Tensor
 
 from headrace.core.sampling_params import SamplingParams
+from headrace.engine.run.device.build import device_runner
+from headrace.engine.run.device.graphs import Key, Work
+from headrace.engine.run.device.runner import SAMPLE, DeviceRunner
+from headrace.planner.step_sizes import graph_count
 
 
 @pytest.fixture
@@ -122,3 +126,25 @@ def test_an_interrupted_launch_does_not_mix_up_what_comes_after(
 
 def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
+
+
+def test_the_planner_counts_the_graphs_that_are_recorded(table: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded: list[Key] = []
+    monkeypatch.setattr("headrace.engine.run.device.runner.Graphs", lambda: _Recorder(recorded))
+    made: list[DeviceRunner] = []
+    monkeypatch.setattr("bigram_engine.device_runner", lambda *args: made.append(device_runner(*args)) or made[0])
+    BigramEngine(table, on_device=True, max_num_seqs=20, budget=80)
+    made[0].capture()
+    planned = graph_count(20, 80)
+    assert len(recorded) == planned.passes + planned.samplings
+    assert sum(kind == SAMPLE for kind, _ in recorded) == planned.samplings
+
+
+class _Recorder:
+    """In place of CUDA graphs, which only a GPU has: it notes what would be recorded."""
+
+    def __init__(self, keys: list[Key]) -> None:
+        self._keys = keys
+
+    def capture(self, works: dict[Key, Work]) -> None:
+        self._keys += works

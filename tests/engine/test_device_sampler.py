@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+from live_bytes import LiveBytes
 from torch import Tensor
 
 from headrace.core.sampling_params import SamplingParams
@@ -14,12 +15,16 @@ from headrace.engine.request import Request
 from headrace.engine.sample.device_sampler import DeviceSampler, Special
 from headrace.engine.sched.plan import PlannedRow
 from headrace.kernels.gpu.row_params import PARAM_FIELDS, pack_row_params
+from headrace.planner.estimates import EDITED_BYTES, PENALTY_BYTES
+from headrace.planner.step_sizes import EDITED_ROWS
 
 pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 VOCAB_SIZE = 40
 NUM_ROWS = 8
 PROMPT = [3, 4, 3]
+SLACK_BYTES = 1 << 16
+"""Places, rows and parameters, which do not grow with the vocabulary."""
 
 
 @contextmanager
@@ -38,11 +43,11 @@ def no_waiting() -> Iterator[None]:
 class Steps:
     """A sampler, and the tensors that a runner has for it; nothing that was sampled is told to the requests."""
 
-    def __init__(self) -> None:
-        self.sampler = DeviceSampler(NUM_ROWS, VOCAB_SIZE, DEVICE)
-        self.params = torch.zeros(NUM_ROWS, PARAM_FIELDS, dtype=torch.int32, device=DEVICE)
-        self.last_tokens = torch.full((NUM_ROWS,), -1, dtype=torch.int32, device=DEVICE)
-        self.free = list(range(NUM_ROWS))
+    def __init__(self, num_rows: int = NUM_ROWS, vocab_size: int = VOCAB_SIZE) -> None:
+        self.sampler = DeviceSampler(num_rows, vocab_size, DEVICE)
+        self.params = torch.zeros(num_rows, PARAM_FIELDS, dtype=torch.int32, device=DEVICE)
+        self.last_tokens = torch.full((num_rows,), -1, dtype=torch.int32, device=DEVICE)
+        self.free = list(range(num_rows))
 
     def admit(self, tokens: list[int] | None = None, **parameters: object) -> Request:
         """A request of its own seed on a row of its own."""
@@ -202,6 +207,23 @@ def test_logprobs_are_those_of_the_raw_logits(steps: Steps) -> None:
 def test_nothing_is_read_for_rows_without_logprobs(steps: Steps) -> None:
     _, special = steps.run(random_logits(1), [steps.admit(logit_bias={1: 1.0})])
     assert special is not None and special.read_logprobs() == {}
+
+
+@pytest.mark.parametrize("asked", [{"repetition_penalty": 1.3, "logprobs": 2}, {"logprobs": -1}], ids=str)
+def test_special_rows_take_the_memory_that_is_planned(asked: dict[str, object]) -> None:
+    """More of them than are edited at a time, each as if it were alone."""
+    num_rows, vocab_size = 2 * EDITED_ROWS + 6, 1000
+    logits = torch.randn(num_rows, vocab_size, generator=torch.Generator().manual_seed(4))
+    with LiveBytes() as live:
+        many, alone = Steps(num_rows, vocab_size), Steps(num_rows, vocab_size)
+        at_rest = live.now
+        tokens, special = many.run(logits, [many.admit(**asked) for _ in range(num_rows)])
+        planned = vocab_size * (num_rows * PENALTY_BYTES.value + EDITED_ROWS * EDITED_BYTES.value)
+        host = vocab_size * num_rows * (4 + 8) if asked["logprobs"] == -1 and DEVICE.type == "cpu" else 0
+        assert live.peak - at_rest < planned + host + SLACK_BYTES
+    assert special is not None and len(special.read_logprobs()) == num_rows
+    for row in (0, EDITED_ROWS, num_rows - 1):
+        assert alone.run(logits[row : row + 1], [alone.admit(**asked)])[0] == [tokens[row]]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -15,10 +15,8 @@ from headrace.core.errors import HeadraceError
 from headrace.engine.card import Card
 from headrace.engine.loaded import EnginePlan
 from headrace.engine.plan import plan_engine
-from headrace.engine.run.device.buckets import step_buckets
 from headrace.planner.catalogue import find_known
 from headrace.planner.device_memory import DeviceMemory
-from headrace.planner.estimates import GRAPHED_TOKENS
 from headrace.planner.facts import facts_of_known
 from headrace.planner.gpus import find_gpu
 from headrace.planner.memory import GIB
@@ -169,10 +167,6 @@ def test_tensors_of_this_process_count() -> None:
     mine = replace(on, memory=replace(on.memory, own_bytes=3 * GIB))
     labels = {line.label: line.nbytes for line in plan("Qwen/Qwen3-0.6B", mine).memory.lines}
     assert labels["This process's tensors"] == 3 * GIB
-
-
-def test_the_largest_step_that_is_captured_is_the_planners() -> None:
-    assert step_buckets(256, 8192).tokens[-1] == GRAPHED_TOKENS.value
 
 
 def test_a_step_must_hold_every_sequence() -> None:

@@ -22,11 +22,12 @@ def test_auto_takes_the_first_gpu_that_torch_can_use() -> None:
     ("gpus", "words"),
     [
         (NONE, r"torch sees 0 CUDA GPUs here\W"),
+        (VisibleGpus(0, 0, None), "torch .* was built without CUDA.*install a build of torch with CUDA"),
         (VisibleGpus(0, 1, None), "built without CUDA; install a build with it"),
         (VisibleGpus(0, 1, "13.0", OLD_DRIVER), r"CUDA 13.0, fails.*too old \(found version 11040\); update NVIDIA's"),
         (VisibleGpus(0, 1, "13.0"), "does not say why"),
     ],
-    ids=["none", "torch without CUDA", "old driver", "silent"],
+    ids=["none", "none, and torch without CUDA", "torch without CUDA", "old driver", "silent"],
 )
 def test_a_gpu_that_cannot_be_used_says_why(gpus: VisibleGpus, words: str) -> None:
     with pytest.raises(HeadraceError, match=words) as refused:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from headrace.core.errors import HeadraceError
 from headrace.planner.catalogue import find_known
 from headrace.planner.choose import Demand, choices, weighted_bytes
+from headrace.planner.estimates import GRAPH_BYTES, GRAPH_LAYER_BYTES
 from headrace.planner.facts import ModelFacts, facts_from_config, facts_of_known
 from headrace.planner.formats import scheme_named
 from headrace.planner.gpus import find_gpu, known_gpus
@@ -50,7 +51,7 @@ def test_the_lines_are_all_of_the_memory() -> None:
     assert sum(line.nbytes for line in found.lines) + found.kv_bytes == found.allowed_bytes
     assert all(line.formula for line in found.lines)
     assert all(
-        re.search(r"(estimate|by construction).*\(20\d\d-\d\d-\d\d\)", line.source)
+        re.search(r"(estimate|fitted|measured|by construction).*\(20\d\d-\d\d-\d\d\)", line.source)
         for line in found.lines
         if line.source
     )
@@ -64,7 +65,7 @@ def test_the_bytes_of_known_lines() -> None:
     assert nbytes["Weights"] == 2 * 8_030_261_248
     assert nbytes["LoRA slots"] == pytest.approx(8 * 83.9e6, rel=0.001)
     assert nbytes["Activations"] == 8192 * (4096 * (4 + 2 * 2) + 3 * 14336 * 2)
-    assert nbytes["Logits and sampling"] == 256 * 128256 * (2 + 2 * 4 + 5)
+    assert nbytes["Logits and sampling"] == 128256 * (256 * (2 + 5) + 32 * 40)
     assert nbytes["Rotary table"] == 131072 * 128 * 4
 
 
@@ -72,6 +73,50 @@ def test_graphs_only_where_they_are_captured() -> None:
     eager = plan("Qwen/Qwen3-0.6B", "T4", enforce_eager=True)
     assert "CUDA graphs" not in [line.label for line in eager.lines]
     assert eager.kv_bytes > plan("Qwen/Qwen3-0.6B", "T4").kv_bytes
+
+
+def test_graphs_by_their_number_and_the_layers_in_them() -> None:
+    def graphs(name: str, **serving: object) -> int:
+        return next(line.nbytes for line in plan(name, "H100", **serving).lines if line.label == "CUDA graphs")
+
+    sizes = [graphs("Qwen/Qwen3-8B", max_num_seqs=count) for count in (8, 256, 1024)]
+    per_pass = int(GRAPH_BYTES.value) + 36 * int(GRAPH_LAYER_BYTES.value)
+    assert sizes[1] - sizes[0] == 31 * (per_pass + int(GRAPH_BYTES.value))
+    assert sizes[2] - sizes[1] == 96 * (per_pass + int(GRAPH_BYTES.value))
+    assert graphs("Qwen/Qwen3-8B", max_num_batched_tokens=512) < sizes[1]
+
+
+def test_a_gpu_without_fp8_keeps_no_fp8_cache() -> None:
+    for name in ("T4", "A10", "A10G", "A100-80", "RTX-3090"):
+        with pytest.raises(HeadraceError, match=f"kv_cache_dtype is fp8, which {name} cannot compute with"):
+            plan("Qwen/Qwen3-0.6B", name, kv_cache_dtype="fp8")
+    assert plan("Qwen/Qwen3-0.6B", "L4", kv_cache_dtype="fp8").fits
+    found = choices(facts("Qwen/Qwen3-0.6B"), Serving(kv_cache_dtype="fp8"), Demand())
+    assert found
+    assert all(each.gpu.has_fp8 for each in found)
+
+
+def test_bfloat16_that_was_asked_for_is_not_replaced() -> None:
+    assert plan("Qwen/Qwen3-0.6B", "T4").serving.dtype == "float16"
+    with pytest.raises(HeadraceError, match="dtype is bfloat16, which T4 cannot compute with"):
+        plan("Qwen/Qwen3-0.6B", "T4", dtype_is_asked=True)
+    asked = Serving(dtype_is_asked=True)
+    assert all(each.gpu.has_bfloat16 for each in choices(facts("Qwen/Qwen3-0.6B"), asked, Demand()))
+    full = report_on(Question(facts("Qwen/Qwen3-0.6B"), replace(asked, dtype="float32"), find_gpu("T4")))
+    assert any(line.startswith("--dtype float16") for line in full.advice)
+
+
+@pytest.mark.parametrize("block_size", [7, 0, 256])
+def test_a_block_is_of_a_size_that_the_engine_has(block_size: int) -> None:
+    with pytest.raises(HeadraceError, match=f"block_size is {block_size}"):
+        Serving(block_size=block_size)
+
+
+def test_the_arguments_make_the_same_plan() -> None:
+    serving = Serving(block_size=128, max_model_len=1000, max_num_seqs=9)
+    arguments = report_on(Question(facts("Qwen/Qwen3-8B"), serving, find_gpu("L4"))).arguments
+    assert arguments["block_size"] == 128
+    assert "block_size" not in report_on(Question(facts("Qwen/Qwen3-8B"), Serving(), find_gpu("L4"))).arguments
 
 
 def test_a_draft_models_tokens_are_cached_too() -> None:
@@ -128,7 +173,9 @@ def test_what_is_guaranteed_fits_and_one_more_does_not(length: int, gpu: object,
     found = plan_on(facts("Qwen/Qwen3-1.7B"), serving, gpu)  # type: ignore[arg-type]
     count = found.guaranteed(length)
     assert count * found.reserved_bytes(length) <= max(0, found.kv_bytes)
-    assert (count + 1) * found.reserved_bytes(length) > found.kv_bytes - found.block_bytes * 2 * (count + 1)
+    more = found.held(length) + 1
+    assert count == min(seqs, more - 1)
+    assert more * found.reserved_bytes(length) > found.kv_bytes - found.block_bytes * 2 * more
     assert found.expected(length) >= count
     assert found.ideal_bytes(length) <= found.reserved_bytes(length)
     assert found.longest_context <= found.facts.outline.longest_context

@@ -8,13 +8,13 @@ from headrace.planner.compare import Compared, Comparison
 from headrace.planner.memory import GIB
 from headrace.planner.prices import stale_warning
 from headrace.planner.report import speeds
-from headrace.planner.roofline import ERROR_BAND, prefill_seconds
+from headrace.planner.roofline import basis, prefill_seconds
 
 _NONE = "-"
 
 
-def print_comparison(comparison: Comparison) -> None:
-    """Print the table, and below it what the numbers are of."""
+def print_comparison(comparison: Comparison, refusals: Sequence[str | None]) -> None:
+    """Print the table, and below it what the numbers are of and what the engine does not take of each column."""
     columns, context = comparison.columns, comparison.context
     rows = [(label, *(text(column) for column in columns)) for label, text in _rows(context).items()]
     right = range(1, len(columns) + 1)
@@ -22,16 +22,31 @@ def print_comparison(comparison: Comparison) -> None:
     print()
     if context:
         print(f"Compared at {context:,} tokens (--max-model-len, or the longest that all hold).")
-        print(f"Speeds are predicted for {context // 2:,} tokens, to +-{ERROR_BAND:.0%}.")
+        print(f"Speeds are predicted for {context // 2:,} tokens:", *_bases(columns), sep="\n  ")
     else:
         print("None of these fits; see `headrace plan` for what would make it fit.")
     prices = (column.cheapest.price for column in columns if column.cheapest is not None)
     if (warning := stale_warning(prices, datetime.now(UTC).date())) is not None:
         print(f"warning: {warning}")
+    for refused in dict.fromkeys(_refused(columns, refusals)):
+        print(f"This version's engine does not take that yet: {refused}")
     for note in dict.fromkeys(
         f"{column.plan.facts.name}: {note}" for column in columns for note in column.plan.facts.notes
     ):
         print(f"note: {note}")
+
+
+def _bases(columns: Sequence[Compared]) -> list[str]:
+    """How far the speeds can be trusted."""
+    return list(dict.fromkeys(basis(column.plan) for column in columns if column.plan.fits))
+
+
+def _refused(columns: Sequence[Compared], refusals: Sequence[str | None]) -> list[str]:
+    return [
+        f"{column.plan.facts.name}: {refusal}"
+        for column, refusal in zip(columns, refusals, strict=True)
+        if refusal is not None
+    ]
 
 
 def _names(columns: Sequence[Compared]) -> list[str]:
@@ -52,7 +67,7 @@ def _rows(context: int) -> dict[str, Callable[[Compared], str]]:
         "allowed GiB, each": lambda column: _gib(column.plan.allowed_bytes),
         "  weights": lambda column: _gib(column.plan.lines[0].nbytes),
         "  everything else": lambda column: _gib(column.plan.fixed_bytes - column.plan.lines[0].nbytes),
-        "  KV cache": lambda column: _gib(max(0, column.plan.kv_bytes)),
+        "  KV cache": lambda column: _gib(column.plan.num_blocks * column.plan.block_bytes),
         "KV bytes a token, each": lambda column: f"{column.plan.kv_bytes_per_token:,}",
         "KV cache tokens": lambda column: f"{column.plan.cache_tokens:,}",
         "longest context": lambda column: f"{column.plan.longest_context:,}",

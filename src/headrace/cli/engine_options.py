@@ -24,7 +24,7 @@ _HELP = {
     "hf_token": "Token for gated hub models; by default HF_TOKEN or the login.",
     "dtype": "Number format of weights and cache: auto (as the checkpoint has it), float32, bfloat16 or float16.",
     "quantization": "Smaller weights: int8 or int4, made while loading; none; auto keeps a GGUF's own.",
-    "device": "Where the model runs: auto, cpu or cuda.",
+    "device": "Where the model runs: auto, cpu, cuda or cuda:N (its number, from 0).",
     "max_model_len": "Longest context in tokens: a number, 4k (4,000), 4K (4,096), or auto for the longest that fits.",
     "max_num_seqs": "Most answers in the making at once.",
     "max_num_batched_tokens": "Most tokens computed in one step: more for throughput, less for smooth streams.",
@@ -89,7 +89,7 @@ def parse_size(name: str, value: object) -> int | str:
         return "auto"
     raise HeadraceError(
         f"--{name.replace('_', '-')} is {text!r}",
-        rule="It must be a number, with k, m or g for thousands (K, M, G for 1,024s) if you like",
+        rule="It must be a number above 0, with k, m or g for thousands (K, M, G for 1,024s) if you like",
         fix="For example 4096, 4k or 4K" + (", or auto" if name == "max_model_len" else ""),
         param=name,
     )

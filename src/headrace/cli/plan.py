@@ -2,16 +2,11 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from headrace.cli.plan_options import serving_of, with_serving_options
-from headrace.core.config import EngineConfig
-from headrace.core.errors import HeadraceError
-
-if TYPE_CHECKING:
-    from headrace.planner.report import Report
 
 
 @with_serving_options
@@ -47,6 +42,7 @@ def plan(
     from headrace.cli.plan_chart import check_chart_path, save_chart
     from headrace.cli.plan_host import answer_for_host, is_host
     from headrace.cli.plan_model import find_facts
+    from headrace.cli.plan_refusal import engine_refusal
     from headrace.cli.plan_table import print_report
     from headrace.planner.choose import Demand
     from headrace.planner.gpus import find_gpu
@@ -54,33 +50,16 @@ def plan(
 
     if chart is not None:
         check_chart_path(chart)
-    facts = find_facts(model, revision=revision)
+    facts, demand = find_facts(model, revision=revision), Demand(concurrency, max_itl_ms, max_ttft_ms)
     if is_host(gpu, device):
-        answer_for_host(facts, serving, host_memory, explain=explain, as_json=as_json, chart=chart)
+        answer_for_host(facts, serving, host_memory, demand, explain=explain, as_json=as_json, chart=chart)
         return
     named = None if gpu is None else find_gpu(gpu)
-    demand = Demand(concurrency, max_itl_ms, max_ttft_ms)
     report = report_on(Question(facts, serving_of(serving, facts), named, demand, serving.get("quantization")))
     if chart is not None:
         save_chart(report.plan, chart)
-    refusal = engine_refusal(report)
+    refusal = engine_refusal(facts, report.arguments)
     if as_json:
         print(json.dumps({**as_dict(report), "engine_refusal": refusal}, indent=2))
     else:
         print_report(report, refusal, explain=explain)
-
-
-def engine_refusal(report: "Report") -> str | None:
-    """What this version's engine does not take of a plan; None if it takes it."""
-    from headrace.planner.families import FAMILIES
-
-    facts, served = report.question.facts, [family.model_type for family in FAMILIES]
-    if facts.outline.model_type not in (*served, *(family.architecture for family in FAMILIES)):
-        return f"models of type {facts.outline.model_type}; it serves {', '.join(served)}"
-    if facts.scheme is not None:
-        return f"{facts.scheme.name} checkpoints; it quantizes the plain one while it loads: --quantization int8"
-    try:
-        EngineConfig.from_kwargs(**report.arguments)
-    except HeadraceError as error:
-        return str(error)
-    return None

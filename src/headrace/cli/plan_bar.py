@@ -3,12 +3,18 @@
 from rich.text import Text
 
 from headrace.cli.paper import Paper
+from headrace.planner.facts import ModelFacts
 from headrace.planner.memory import GIB
 from headrace.planner.memory_plan import MemoryPlan
 
 _COLOURS = ("cyan", "magenta", "yellow", "green", "red", "blue", "white")
 _SYMBOLS = "#=+*%@&o~^"
 _WIDTH = 60
+
+
+def origin_of(facts: ModelFacts) -> str:
+    """Where what is known of a model was read, as it stands behind "from"."""
+    return f"the {facts.origin}" if facts.origin.startswith("built-in") else facts.origin
 
 
 def print_bar(paper: Paper, plan: MemoryPlan) -> None:
@@ -33,7 +39,7 @@ def print_items(paper: Paper, plan: MemoryPlan, *, explain: bool) -> None:
 
 def print_capacity(paper: Paper, plan: MemoryPlan, *, explain: bool) -> None:
     """How long a context the cache holds, and how many at once; nothing where there is no cache."""
-    if not plan.cache_tokens:
+    if not plan.cache_tokens or plan.kv_bytes > plan.room_bytes:
         return
     paper.line()
     length = plan.context
@@ -44,6 +50,8 @@ def print_capacity(paper: Paper, plan: MemoryPlan, *, explain: bool) -> None:
         f"At {length:,} tokens: {plan.guaranteed(length)} at once guaranteed, {plan.expected(length)} expected; "
         f"one takes {reserved:.2f} GiB" + (f" (it must keep {ideal:.2f})" if reserved > 1.02 * ideal else "")
     )
+    if plan.held(length) > plan.serving.max_num_seqs:
+        paper.sentence(f"(the cache holds {plan.held(length):,}; --max-num-seqs {plan.serving.max_num_seqs} may run)")
     if explain:
         paper.sentence(
             f"guaranteed: {plan.num_blocks:,} blocks of {plan.serving.block_size} tokens / "

@@ -25,7 +25,8 @@ def check_chart_path(path: Path) -> None:
     """Raise `HeadraceError` if a chart cannot be drawn, or not to there: before anything else is done."""
     if path.suffix.lower() not in _SUFFIXES:
         rule = f"A chart is a {' or a '.join(_SUFFIXES)} file"
-        raise HeadraceError(f"--chart is {str(path)!r}", rule=rule, fix="For example --chart plan.png", param="chart")
+        given = "empty" if path == Path() else repr(str(path))
+        raise HeadraceError(f"--chart is {given}", rule=rule, fix="For example --chart plan.png", param="chart")
     if not path.parent.is_dir():
         raise HeadraceError(
             f"There is no folder {str(path.parent)!r}", fix="Make it, or name another file", param="chart"

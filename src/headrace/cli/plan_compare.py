@@ -10,6 +10,7 @@ from headrace.cli.plan_options import serving_of, with_serving_options
 from headrace.core.errors import HeadraceError
 
 if TYPE_CHECKING:
+    from headrace.planner.plan import Plan
     from headrace.planner.report import Question
 
 _MOST_COLUMNS = 8
@@ -45,11 +46,25 @@ def compare(
     unnamed: list[str | None] = [None]
     wanted = list(product(models, gpu or unnamed, quantization or unnamed))
     _check_columns(len(wanted))
-    comparison = compared([_question(serving, *each, concurrency=concurrency) for each in wanted])
+    questions = [_question(serving, *each, concurrency=concurrency) for each in wanted]
+    comparison = compared(questions)
+    refusals = [_refusal(question, column.plan) for question, column in zip(questions, comparison.columns, strict=True)]
     if as_json:
-        print(json.dumps(comparison_as_dict(comparison), indent=2))
+        print(json.dumps(_as_json(comparison_as_dict(comparison), refusals), indent=2))
     else:
-        print_comparison(comparison)
+        print_comparison(comparison, refusals)
+
+
+def _refusal(question: "Question", plan: "Plan") -> str | None:
+    from headrace.cli.plan_refusal import engine_refusal
+    from headrace.planner.advice import engine_arguments
+
+    return engine_refusal(plan.facts, engine_arguments(plan, question.quantization) if plan.fits else {})
+
+
+def _as_json(comparison: dict[str, Any], refusals: list[str | None]) -> dict[str, object]:
+    plans = zip(comparison["plans"], refusals, strict=True)
+    return comparison | {"plans": [{**each, "engine_refusal": refusal} for each, refusal in plans]}
 
 
 def _check_columns(count: int) -> None:

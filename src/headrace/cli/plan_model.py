@@ -20,6 +20,11 @@ def find_facts(model: str, *, revision: str | None = None) -> ModelFacts:
     hub id. Raises `HeadraceError` if it is none, or cannot be reached.
     """
     path = Path(model).expanduser()
+    if not path.exists() and model.startswith((".", "/", "~")):
+        fix = "Name a directory, a config.json, a .gguf file or a hub id"
+        raise HeadraceError(
+            f"There is no file or directory {model!r}", fix=fix, param="model", kind=ErrorKind.NOT_FOUND
+        )
     if path.exists():
         return _local(model, path)
     if model == EMBEDDED_MODEL and embedded.cached_path().exists():

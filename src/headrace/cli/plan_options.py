@@ -25,7 +25,7 @@ _FLAGS: Mapping[str, tuple[type, str, str]] = {
     "gpu_memory_utilization": (float, ENGINE_PANEL, "Share of the GPU's memory that may be used [default: 0.9]."),
     "kv_cache_memory_bytes": (str, ENGINE_PANEL, "Memory for the KV cache: a number, or 2g (2e9), 2G (2 GiB)."),
     "num_gpu_blocks_override": (str, ENGINE_PANEL, "Blocks in the cache, instead of what memory allows."),
-    "tensor_parallel_size": (int, ENGINE_PANEL, "With --gpu: how many to spread the model over [default: 1]."),
+    "tensor_parallel_size": (int, ENGINE_PANEL, "GPUs to spread the model over; else 1 --gpu, or the fewest."),
     "enforce_eager": (bool, ENGINE_PANEL, "Without CUDA graphs."),
     "kv_cache_dtype": (str, ENGINE_PANEL, "auto (as the activations), float16, bfloat16 or fp8."),
     "dtype": (str, MODEL_PANEL, "auto (as the checkpoint has it), float32, bfloat16 or float16."),
@@ -66,6 +66,7 @@ def serving_of(given: Mapping[str, Any], facts: "ModelFacts", kind: str = "cuda"
     return Serving(
         **plain,
         dtype=dtype,
+        dtype_is_asked=given.get("dtype", "auto") != "auto",
         scheme=None if quantization is None else scheme_named(quantization, dtype),
         lora=_lora(given),
         draft=None if draft is None else find_facts(draft),

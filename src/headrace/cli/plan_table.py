@@ -6,12 +6,12 @@ from datetime import UTC, datetime
 
 from headrace.cli.columns import aligned
 from headrace.cli.paper import Paper
-from headrace.cli.plan_bar import print_bar, print_capacity, print_items
+from headrace.cli.plan_bar import origin_of, print_bar, print_capacity, print_items
 from headrace.planner.memory import GIB
 from headrace.planner.plan import Plan
 from headrace.planner.prices import Offer, stale_warning
 from headrace.planner.report import Report, speeds
-from headrace.planner.roofline import ERROR_BAND, prefill_seconds
+from headrace.planner.roofline import basis, prefill_seconds
 
 _MAX_OTHERS = 8
 _MAX_OFFERS = 6
@@ -23,6 +23,7 @@ def print_report(report: Report, refusal: str | None, *, explain: bool) -> None:
     _head(paper, report)
     print_bar(paper, plan)
     print_items(paper, plan, explain=explain)
+    _estimates(paper, plan)
     print_capacity(paper, plan, explain=explain)
     _speed(paper, plan)
     if report.others:
@@ -44,7 +45,7 @@ def _head(paper: Paper, report: Report) -> None:
     if outline.active_parameters < 0.8 * outline.parameters:
         size += f" ({outline.active_parameters / 1e9:.2f} B used by a token)"
     paper.sentence(f"{facts.name}: {size}, {outline.num_layers} layers, context {outline.longest_context:,}", indent="")
-    paper.sentence(f"from the {facts.origin}" if facts.origin.startswith("built") else f"from {facts.origin}")
+    paper.sentence(f"from {origin_of(facts)}")
     for note in facts.notes:
         paper.sentence(f"note: {note}")
     count = plan.serving.tensor_parallel_size
@@ -52,7 +53,15 @@ def _head(paper: Paper, report: Report) -> None:
     paper.line(
         f"\n{verdict} {count} x {plan.gpu.name}: {plan.allowed_bytes / GIB:.1f} GiB{each} "
         f"({plan.serving.gpu_memory_utilization:.0%} of {plan.gpu.usable_gib:.1f})"
+        + (", but does less than was asked" if plan.fits and not report.enough else "")
     )
+
+
+def _estimates(paper: Paper, plan: Plan) -> None:
+    """Which items no GPU has been asked about."""
+    labels = [line.label for line in plan.lines if line.is_estimate]
+    if labels:
+        paper.sentence(f"estimates, not measured: {', '.join(labels)} (--explain says what they are based on)")
 
 
 def _speed(paper: Paper, plan: Plan) -> None:
@@ -60,10 +69,7 @@ def _speed(paper: Paper, plan: Plan) -> None:
     for speed in found:
         each = "one sequence" if speed.batch == 1 else f"{speed.batch} sequences"
         rate, latency = f"{speed.tokens_per_second:,.0f} tokens/s", f"{speed.step_seconds * 1000:.1f} ms a token"
-        paper.sentence(
-            f"Estimated for {each} of {plan.context // 2:,} tokens: {rate}, {latency} "
-            f"(fitted on an H100: +-{ERROR_BAND:.0%})"
-        )
+        paper.sentence(f"Estimated for {each} of {plan.context // 2:,} tokens: {rate}, {latency} ({basis(plan)})")
     if found and plan.context > 1:
         length = plan.context // 2
         wait = prefill_seconds(plan, length)

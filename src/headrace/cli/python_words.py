@@ -6,6 +6,9 @@ from dataclasses import fields
 from headrace.core.config import EngineConfig, names_not_served
 from headrace.core.errors import HeadraceError
 
+_OF_PLAN = ("concurrency", "max_itl_ms", "max_ttft_ms", "max_loras", "max_lora_rank", "host_memory", "draft_model")
+"""Arguments of the planner that are flags of `headrace plan`."""
+
 
 def as_flags(error: HeadraceError) -> HeadraceError:
     """`error` with flags for the engine's arguments: --max-model-len is 0, --device auto, --enable-lora."""
@@ -14,9 +17,12 @@ def as_flags(error: HeadraceError) -> HeadraceError:
 
 
 def _as_flags(text: str) -> str:
-    names = "|".join(sorted({each.name for each in fields(EngineConfig)} | names_not_served(), key=len, reverse=True))
-    text = re.sub(rf"(?<![\w-])({names})=('[^']*'|\"[^\"]*\"|[\w.-]*\w)", _flag_with_value, text)
-    return re.sub(rf"^(?!model\b)({names})(?= (?:is|and)\b)", lambda match: _flag(match[1]), text)
+    known = {*(each.name for each in fields(EngineConfig)), *names_not_served(), *_OF_PLAN}
+    names = "|".join(sorted(known, key=len, reverse=True))
+    longer = "|".join(sorted((name for name in known if "_" in name), key=len, reverse=True))
+    text = re.sub(rf"(?<![\w-])({names})=('[^']*'|\"[^\"]*\"|[\w.-]*\w|\.\.\.)", _flag_with_value, text)
+    text = re.sub(rf"^(?!model\b)({names})(?= (?:is|and)\b)", lambda match: _flag(match[1]), text)
+    return re.sub(rf"(?<![\w./'-])({longer})(?![\w./'=])", lambda match: _flag(match[1]), text)
 
 
 def _flag_with_value(match: re.Match[str]) -> str:

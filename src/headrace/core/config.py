@@ -17,6 +17,9 @@ Quantization = Literal["none", "auto", "int8", "int4"]
 LoadFormat = Literal["auto", "safetensors", "gguf", "dummy"]
 KvCacheDtype = Literal["auto", "fp8", "fp8_e4m3"]
 
+BLOCK_SIZES = (8, 16, 32, 64, 128)
+"""Tokens in a block of the KV cache, as the kernels know them."""
+
 EMBEDDED_MODEL = "smollm2-135m-instruct"
 """The model that is served when none is named."""
 
@@ -110,7 +113,7 @@ class EngineConfig:
             _positive(name, getattr(self, name))
         if self.max_model_len not in (None, "auto"):
             _at_least("max_model_len", self.max_model_len, 2)
-        if self.block_size not in (8, 16, 32, 64, 128):
+        if self.block_size not in BLOCK_SIZES:
             raise HeadraceError(
                 f"block_size is {self.block_size!r}",
                 rule="It must be 8, 16, 32, 64 or 128",

@@ -16,12 +16,14 @@ class ContextOverflow(HeadraceError):
 class ModelLimits:
     """`max_model_len` tokens of prompt and answer together, ids below `vocab_size`, `max_logprobs` a position.
 
-    `names` says what the caller calls a field, where that differs from `SamplingParams` ("prompt" is the prompt).
+    `longest_context` is what the model reaches, None if that is not known. `names` says what the caller calls a
+    field, where that differs from `SamplingParams` ("prompt" is the prompt).
     """
 
     max_model_len: int
     vocab_size: int
     max_logprobs: int = 20
+    longest_context: int | None = None
     names: Mapping[str, str] = field(default_factory=dict)
 
     def check(self, prompt_token_ids: Sequence[int], params: SamplingParams) -> None:
@@ -50,7 +52,7 @@ class ModelLimits:
             raise ContextOverflow(
                 f"The prompt has {counted(len(token_ids), 'token')}",
                 rule=f"The model's context holds {self.max_model_len} tokens, prompt and answer together",
-                fix=f"Shorten the prompt to {self.max_model_len - 1} tokens or fewer, or raise --max-model-len",
+                fix=f"Shorten the prompt to {counted(self.max_model_len - 1, 'token')} or fewer{self._or_more()}",
                 param=name,
             )
         self.check_token_ids("prompt", token_ids)
@@ -90,6 +92,11 @@ class ModelLimits:
                 fix=f"Ask for fewer, or start with --max-logprobs {value}",
                 param=name,
             )
+
+    def _or_more(self) -> str:
+        """The other way out of a context that is too short, where the model reaches further."""
+        grows = self.longest_context is None or self.max_model_len < self.longest_context
+        return ", or raise --max-model-len" if grows else ""
 
     def _name(self, field_name: str) -> str:
         return self.names.get(field_name, field_name)

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 from typing import TypeVar
 
+from headrace.core.argument_words import told_in_python
 from headrace.core.config import EMBEDDED_MODEL, EngineConfig
 from headrace.core.errors import ErrorKind, HeadraceError
 from headrace.core.outputs import RequestOutput
@@ -57,7 +58,8 @@ class AsyncLLM:
     """
 
     def __init__(self, model: str = EMBEDDED_MODEL, **kwargs: object) -> None:
-        self._loaded: LoadedEngine | None = load_engine(EngineConfig.from_kwargs(model=model, **kwargs))
+        with told_in_python():
+            self._loaded: LoadedEngine | None = load_engine(EngineConfig.from_kwargs(model=model, **kwargs))
         self._inbox = _QueueInbox()
         self._frontend = Frontend(self._loaded.optional_tokenizer, self._loaded.eos_token_ids, self._abort_uids)
         self._queues: dict[int, asyncio.Queue[_Item]] = {}

@@ -91,7 +91,7 @@ def _build(plan: EnginePlan, ops: Ops, watch: Stopwatch) -> tuple[Engine, Decode
     engine = Engine(
         Scheduler(kv, plan.limits),
         runner,
-        ModelLimits(cache.max_model_len, shape.vocab_size, config.max_logprobs),
+        ModelLimits(cache.max_model_len, shape.vocab_size, config.max_logprobs, plan.longest_context),
         seed=config.seed,
         steps_in_flight=in_flight,
         priority_scheduling=config.scheduling_policy == "priority",

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import NoReturn
 
+from headrace.core.argument_words import told_in_python
 from headrace.core.config import EMBEDDED_MODEL, EngineConfig
 from headrace.core.errors import HeadraceError, not_yet
 from headrace.core.outputs import BeamSearchOutput, BeamSearchSequence, RequestOutput
@@ -31,7 +32,8 @@ class LLM:
 
     def __init__(self, model: str = EMBEDDED_MODEL, **kwargs: object) -> None:
         self._loaded: LoadedEngine | None = None
-        loaded = load_engine(EngineConfig.from_kwargs(model=model, **kwargs))
+        with told_in_python():
+            loaded = load_engine(EngineConfig.from_kwargs(model=model, **kwargs))
         self._loaded = loaded
         self._frontend = Frontend(loaded.optional_tokenizer, loaded.eos_token_ids, loaded.engine.abort)
         self._requests = 0
@@ -46,6 +48,7 @@ class LLM:
         """What was loaded, as (label, text) lines: model, dtype, cache, context, times."""
         return self._open.report
 
+    @told_in_python()
     def generate(
         self,
         prompts: Prompt | Sequence[Prompt],
@@ -68,6 +71,7 @@ class LLM:
         prepared = [self._prepare(*request) for request in zip(parsed, params, priorities, strict=True)]
         return self._run(prepared, use_tqdm)
 
+    @told_in_python()
     def chat(
         self,
         messages: Conversation | Sequence[Conversation],
@@ -102,6 +106,7 @@ class LLM:
         ]
         return self.generate(prompts, sampling_params, use_tqdm=use_tqdm)
 
+    @told_in_python()
     def beam_search(self, prompts: Prompt | Sequence[Prompt], params: BeamSearchParams) -> list[BeamSearchOutput]:
         """The `beam_width` best continuations of each prompt, best first."""
         engine, eos = self._open.engine, self._open.eos_token_ids

@@ -37,6 +37,11 @@ class EnginePlan:
     limits: Limits
     memory: MemoryPlan
 
+    @property
+    def longest_context(self) -> int:
+        """What the model reaches, in tokens; the cache may hold less."""
+        return self.memory.facts.outline.longest_context
+
 
 class LoadedEngine:
     """An engine with what belongs to it. `tokenizer` is there unless it was not wanted."""
@@ -94,6 +99,7 @@ class LoadedEngine:
             max_num_batched_tokens=batch.max_num_batched_tokens,
             cache_config=self._cache_config,
             startup_seconds=self._startup_seconds,
+            longest_context=limits.longest_context,
         )
 
     def close(self) -> None:

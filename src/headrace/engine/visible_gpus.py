@@ -59,9 +59,12 @@ def _failure() -> str:
 
 
 def _not_here(name: str, gpus: VisibleGpus) -> HeadraceError:
-    rule = f"torch sees {gpus.count} CUDA GPUs here"
+    rule, fix = f"torch sees {gpus.count} CUDA GPUs here", "Use device='auto' or device='cpu'"
     if gpus.count:
         rule += f", cuda:0 to cuda:{gpus.count - 1}"
     elif gpus.unusable:
         rule += f", though there is one: {gpus.unusable}"
-    return HeadraceError(f"device is {name!r}", rule=rule, fix="Use device='auto' or 'cpu'", param="device")
+    elif gpus.cuda is None:
+        rule += f": torch {torch.__version__} was built without CUDA"
+        fix += "; for an NVIDIA GPU install a build of torch with CUDA (pytorch.org, Get Started)"
+    return HeadraceError(f"device is {name!r}", rule=rule, fix=fix, param="device")

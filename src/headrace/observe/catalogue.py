@@ -263,7 +263,7 @@ CATALOGUE: tuple[Metric, ...] = (
         "HTTP requests answered, by status; a stream's is told when it ends",
         "responses",
         labels=("status",),
-        values=("200", "400", "404", "429", "500", "503"),
+        values=("200", "400", "401", "403", "404", "405", "408", "413", "415", "429", "431", "500", "503"),
     ),
     Metric("headrace:open_sequences", "gauge", "Sequences that the server waits for", "sequences"),
     Metric("headrace:queued_requests", "gauge", "Requests that were let in and have no token yet", "requests"),

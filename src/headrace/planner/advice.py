@@ -4,12 +4,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from headrace.planner.choose import Demand, choices, nearest, weighted_bytes
+from headrace.planner.choose import Demand, choices, weighted_bytes
 from headrace.planner.formats import scheme_named
-from headrace.planner.memory import GIB
 from headrace.planner.memory_plan import MemoryPlan
+from headrace.planner.misfit import holds
 from headrace.planner.plan import Plan, plan_on
-from headrace.planner.tensor_parallel import divides
+from headrace.planner.serving import Serving
 
 _SMALLER = ("int8", "int4")
 
@@ -27,6 +27,7 @@ def engine_arguments(plan: MemoryPlan, quantization: str | None) -> dict[str, ob
         "dtype": (serving.dtype, plan.facts.outline.dtype),
         "quantization": (quantization, None),
         "kv_cache_dtype": (serving.kv_cache_dtype, "auto"),
+        "block_size": (serving.block_size, Serving().block_size),
         "tensor_parallel_size": (serving.tensor_parallel_size, 1),
         "enforce_eager": (serving.enforce_eager, False),
         "kv_cache_memory_bytes": (serving.kv_cache_memory_bytes, None),
@@ -46,67 +47,51 @@ def as_flags(arguments: Mapping[str, object]) -> list[str]:
 
 def advice(plan: Plan, demand: Demand) -> list[str]:
     """Sentences, what helps most first."""
-    lines = [*_misfit(plan)] if not plan.fits else [*_crowd(plan, demand)]
-    return [*lines, *_lighter(plan), *_lighter_cache(plan), *_smaller_gpu(plan, demand), *plan.gpu.limits]
+    lines = [*_crowd(plan, demand)] if plan.fits else []
+    return [*lines, *lighter(plan, demand.concurrency), *_smaller_gpu(plan, demand), *plan.gpu.limits]
 
 
-def nothing_fits(plan: Plan) -> list[str]:
-    """For a model that no known GPU serves: the nearest, what it lacks, and what would make it fit."""
-    closest = nearest(plan.facts, plan.serving)
-    size = closest.serving.tensor_parallel_size
-    return [
-        f"No known GPU serves this; the nearest is {size} x {closest.gpu.name}: {shortfall(closest)}",
-        *_lighter(closest),
-        *_lighter_cache(closest),
-    ]
+def lighter(plan: Plan, wanted: int) -> Iterator[str]:
+    """What other weights or another cache would make of it, where it is better; `wanted` run at once."""
+    yield from _lighter_weights(plan, wanted)
+    yield from _lighter_cache(plan, wanted)
 
 
-def shortfall(plan: Plan) -> str:
-    """What is missing on each GPU, in words."""
-    length = plan.serving.max_model_len
-    cache = "" if length is None else f" and {plan.reserved_bytes(length) / GIB:.2f} GiB for {length:,} tokens"
-    used, allowed = plan.fixed_bytes / GIB, plan.allowed_bytes / GIB
-    return f"{used:.1f} GiB without the KV cache{cache}, of {allowed:.1f} GiB allowed"
-
-
-def _misfit(plan: Plan) -> Iterator[str]:
-    yield f"It does not fit: {shortfall(plan)}"
-    if plan.longest_context > 0:
-        yield f"--max-model-len {plan.longest_context} is the longest context that fits"
-    for size in (2, 4, 8):
-        larger = replace(plan.serving, tensor_parallel_size=size)
-        if size <= plan.serving.tensor_parallel_size or not divides(plan.facts.outline, size):
-            continue
-        if (other := plan_on(plan.facts, larger, plan.gpu)).fits:
-            yield f"--tensor-parallel-size {size} fits: {_holds(other, other.context)}"
-            return
+def raised(plan: MemoryPlan, asked: int) -> Iterator[str]:
+    """Why more sequences may run than `asked` for, where the plan has it so."""
+    if plan.serving.max_num_seqs > asked:
+        yield f"--max-num-seqs is {plan.serving.max_num_seqs} here: as many may run at once as were asked for"
 
 
 def _crowd(plan: Plan, demand: Demand) -> Iterator[str]:
     """What it does not do although it fits."""
-    wanted, held = demand.concurrency, plan.guaranteed(plan.context)
+    wanted, held, length = demand.concurrency, plan.guaranteed(plan.context), plan.context
+    shorter = plan.num_blocks // wanted * plan.serving.block_size
     if held < wanted:
-        shorter = plan.num_blocks // wanted * plan.serving.block_size
-        yield f"{held} sequences of {plan.context:,} tokens fit at once, not {wanted}; at {shorter:,} tokens they do"
+        cure = f"; at {shorter:,} tokens they do" if shorter and wanted <= plan.serving.max_num_seqs else ""
+        many = "sequence fits" if held == 1 else "sequences fit"
+        yield f"{held:,} {many} at once at {length:,} tokens, not {wanted:,}{cure}"
     yield from (f"Predicted: {miss}" for miss in demand.misses(plan))
 
 
-def _lighter(plan: Plan) -> Iterator[str]:
+def _lighter_weights(plan: Plan, wanted: int) -> Iterator[str]:
     """What other weights would make of it, where the checkpoint is not quantized yet."""
     size = plan.serving.tensor_parallel_size
     if plan.serving.dtype == "float32" and not _is_quantized(plan):
-        yield from _if_better(plan, f"--dtype bfloat16 on {size} x {plan.gpu.name}", dtype="bfloat16")
+        half = "bfloat16" if plan.gpu.has_bfloat16 else "float16"
+        yield from _if_better(plan, wanted, f"--dtype {half} on {size} x {plan.gpu.name}", dtype=half)
     for name in () if _is_quantized(plan) else _SMALLER:
         scheme = scheme_named(name, plan.serving.dtype)
-        yield from _if_better(plan, f"--quantization {name} on {size} x {plan.gpu.name}", scheme=scheme)
+        yield from _if_better(plan, wanted, f"--quantization {name} on {size} x {plan.gpu.name}", scheme=scheme)
 
 
-def _lighter_cache(plan: Plan) -> Iterator[str]:
+def _lighter_cache(plan: Plan, wanted: int) -> Iterator[str]:
+    size = plan.serving.tensor_parallel_size
     if plan.serving.kv_bytes > 1 and plan.gpu.has_fp8:
-        yield from _if_better(plan, "--kv-cache-dtype fp8", kv_cache_dtype="fp8")
+        yield from _if_better(plan, wanted, f"--kv-cache-dtype fp8 on {size} x {plan.gpu.name}", kv_cache_dtype="fp8")
 
 
-def _if_better(plan: Plan, words: str, **changes: Any) -> Iterator[str]:
+def _if_better(plan: Plan, wanted: int, words: str, **changes: Any) -> Iterator[str]:
     """A sentence if these changes make it fit, or make room for more sequences of the same context or a longer one."""
     other = plan_on(plan.facts, replace(plan.serving, **changes), plan.gpu)
     length = plan.context or other.context
@@ -114,7 +99,7 @@ def _if_better(plan: Plan, words: str, **changes: Any) -> Iterator[str]:
         return
     if other.longest_context > plan.longest_context or other.guaranteed(length) > plan.guaranteed(length):
         length = length if plan.fits and other.guaranteed(length) > plan.guaranteed(length) else other.context
-        yield f"{words}: {_holds(other, length)}"
+        yield f"{words}: {holds(other, length, wanted)}"
 
 
 def _is_quantized(plan: Plan) -> bool:
@@ -130,9 +115,4 @@ def _smaller_gpu(plan: Plan, demand: Demand) -> Iterator[str]:
         best = next(iter(choices(plan.facts, serving, demand)), None)
         if best is not None and weighted_bytes(best) < weighted_bytes(plan):
             size = best.serving.tensor_parallel_size
-            yield f"--quantization {name} would fit {size} x {best.gpu.name}: {_holds(best, best.context)}"
-
-
-def _holds(plan: Plan, length: int) -> str:
-    count = plan.guaranteed(length)
-    return f"{count} sequence{'s' if count != 1 else ''} of {length:,} tokens at once"
+            yield f"--quantization {name} would fit {size} x {best.gpu.name}: {holds(best, best.context)}"

@@ -10,14 +10,17 @@ from dataclasses import dataclass, replace
 
 from headrace.core.errors import HeadraceError
 from headrace.planner.facts import ModelFacts
+from headrace.planner.gpu_limits import refusal_of
 from headrace.planner.gpus import Gpu, known_gpus
 from headrace.planner.plan import Plan, plan_on
 from headrace.planner.roofline import decode_speed, prefill_seconds
 from headrace.planner.serving import Serving, check_count
-from headrace.planner.tensor_parallel import divides
+from headrace.planner.tensor_parallel import check_tensor_parallel, divides
 
 _COUNTS = (1, 2, 4, 8)
 _A_DOUBLING = 1.2
+_MOST_AT_ONCE = 65_536
+"""More sequences than that run on no GPU that is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,24 +52,44 @@ class Demand:
         first = prefill_seconds(plan, max(1, plan.context // 2)) * 1000
         checks = (("between two tokens", step, self.itl_ms), ("to the first token", first, self.ttft_ms))
         return [
-            f"{took:.0f} ms {what}, not {most:g}" for what, took, most in checks if most is not None and took > most
+            f"{took:.3g} ms {what}, not {most:g}" for what, took, most in checks if most is not None and took > most
         ]
 
 
+def allowing(serving: Serving, demand: Demand) -> Serving:
+    """The same where as many sequences may run at once as are demanded."""
+    rows = max(serving.max_num_seqs, demand.concurrency)
+    if rows > _MOST_AT_ONCE:
+        return serving
+    return replace(serving, max_num_seqs=rows, max_num_batched_tokens=max(rows, serving.max_num_batched_tokens))
+
+
+def check_group(facts: ModelFacts, serving: Serving) -> None:
+    """Raise `HeadraceError` for a number of GPUs that cannot share the model, or that no known GPU comes in."""
+    size, largest = serving.tensor_parallel_size, max(gpu.largest_group for gpu in known_gpus())
+    check_tensor_parallel(facts.outline, size)
+    if size != 1 and size not in _COUNTS:
+        raise HeadraceError(
+            f"tensor_parallel_size is {size}",
+            rule=f"Known GPUs are joined in groups of 2, 4 and, at most, {largest}",
+            fix=f"Use 2, 4 or {largest}",
+            param="tensor_parallel_size",
+        )
+
+
 def choices(facts: ModelFacts, serving: Serving, demand: Demand) -> list[Plan]:
-    """For each GPU that can do it the fewest of them, the smallest first.
+    """For each GPU that can do it the fewest of them, or as many as were asked for; the smallest first.
 
     Without `serving.max_model_len` the context is the model's whole one.
     """
-    wanted = replace(serving, max_model_len=serving.max_model_len or facts.outline.longest_context)
+    wanted = replace(allowing(serving, demand), max_model_len=serving.max_model_len or facts.outline.longest_context)
     found = [plan for gpu in known_gpus() if (plan := _fewest(facts, wanted, gpu, demand)) is not None]
     return sorted(found, key=weighted_bytes)
 
 
 def nearest(facts: ModelFacts, serving: Serving) -> Plan:
-    """The plan with the most memory in all that the model can be divided over, whether it fits or not."""
-    plans = [plan for gpu in known_gpus() for plan in _plans(facts, serving, gpu)]
-    return max(plans, key=lambda plan: plan.kv_bytes * plan.serving.tensor_parallel_size)
+    """The plan with the most room in all that the model can be divided over, whether it fits or not."""
+    return max((plan for gpu in known_gpus() for plan in _plans(facts, serving, gpu)), key=_room)
 
 
 def weighted_bytes(plan: Plan) -> float:
@@ -80,6 +103,14 @@ def _fewest(facts: ModelFacts, serving: Serving, gpu: Gpu, demand: Demand) -> Pl
 
 
 def _plans(facts: ModelFacts, serving: Serving, gpu: Gpu) -> Iterator[Plan]:
-    for count in _COUNTS:
+    asked = serving.tensor_parallel_size
+    if refusal_of(serving, gpu) is not None:
+        return
+    for count in _COUNTS if asked == 1 else (asked,):
         if count <= gpu.largest_group and divides(facts.outline, count):
             yield plan_on(facts, replace(serving, tensor_parallel_size=count), gpu)
+
+
+def _room(plan: Plan) -> int:
+    """For the cache on all GPUs; what one of them lacks, negative, where it does not fit."""
+    return plan.room_bytes * (plan.serving.tensor_parallel_size if plan.room_bytes > 0 else 1)

@@ -33,14 +33,17 @@ class Cure:
 
 def cure_of(plan: MemoryPlan) -> str:
     """What to do about a plan that does not fit, as an imperative sentence."""
+    flags = flags_that_cure(plan)
+    return _elsewhere(plan) if flags is None else f"Use {flags}"
+
+
+def flags_that_cure(plan: MemoryPlan) -> str | None:
+    """The flags that make a plan fit on the same device; None if there are none."""
     for least in (_wanted(plan), 1):
         for cure in _candidates(plan, least):
             if _serves(plan, cure, least):
-                return f"Use {cure.flags}"
-    for cure in _pairs(plan):
-        if _serves(plan, cure, 1):
-            return f"Use {cure.flags}"
-    return _elsewhere(plan)
+                return cure.flags
+    return next((cure.flags for cure in _pairs(plan) if _serves(plan, cure, 1)), None)
 
 
 def _wanted(plan: MemoryPlan) -> int:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
+_KIB: Final = 2**10
 _MIB: Final = 2**20
 
 
@@ -23,12 +24,12 @@ class Estimate:
 CONTEXT_BYTES: Final = Estimate(
     512 * _MIB, "estimate: a context with cuBLAS and Triton modules took 0.45 to 0.6 GB on an H100", "2026-11-23"
 )
-GRAPHS_BYTES: Final = Estimate(
-    300 * _MIB, "estimate: 0.1 to 0.5 GB is reported for up to 35 graphs that share a pool", "2026-11-23"
+GRAPH_BYTES: Final = Estimate(
+    64 * _KIB, "estimate: what a graph takes beside its kernels, or with those of sampling", "2026-11-24"
 )
-GRAPHED_TOKENS: Final = Estimate(
-    2048,
-    "by construction: the most tokens of a step that is captured; graphs keep its memory to themselves",
+GRAPH_LAYER_BYTES: Final = Estimate(
+    288 * _KIB,
+    "fitted on an H100: a graph's kernels of one layer took 251 KiB (Qwen3-0.6B) and 332 (Llama-3.1-8B)",
     "2026-11-24",
 )
 COLLECTIVES_BYTES: Final = Estimate(
@@ -37,6 +38,15 @@ COLLECTIVES_BYTES: Final = Estimate(
 FRAGMENTED_SHARE: Final = Estimate(
     0.025, "estimate: the allocator is reported to lose 2 to 3 % of what a step takes", "2026-11-23"
 )
-SAMPLED_BYTES: Final = Estimate(
-    13, "by construction: two fp32 copies of logits that requests edit, and what penalties count (4 + 1)", "2026-11-24"
+PENALTY_BYTES: Final = Estimate(
+    5, "by construction: what penalties count of each row, an int32 and a bool for each token", "2026-11-24"
 )
+EDITED_BYTES: Final = Estimate(
+    40, "by construction: the most that logprobs of the whole vocabulary, or penalties, hold at once", "2026-11-24"
+)
+"""For each token of EDITED_ROWS rows.
+
+Penalties: the row as it was, edited, and gathered, its counts, factors and quotients (4 each), and a bool: 25. Logprobs
+of the whole vocabulary: the row twice and its logprobs (4 each), values and places in order (4 + 8), and what it takes
+to sort an eighth of the rows: below 40. Those of a prompt hold the row in the model's dtype instead of once more.
+"""

@@ -52,6 +52,8 @@ class ModelFacts:
             return int(
                 loaded * share
             ), f"{len(self.header.tensors)} tensors of the file, as the engine keeps each{over}"
+        if chosen.splits_tie and self.outline.tie_word_embeddings:
+            over = f", and the head that is tied to the table once more{over}"
         if scheme is None and self.stored is not None:
             nbytes = self._stored_bytes(self.stored, FLOAT_BITS[dtype] // 8)
             if chosen.splits_tie and self.outline.tie_word_embeddings:

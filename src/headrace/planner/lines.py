@@ -7,15 +7,18 @@ from headrace.planner.device_memory import DeviceMemory
 from headrace.planner.estimates import (
     COLLECTIVES_BYTES,
     CONTEXT_BYTES,
+    EDITED_BYTES,
     FRAGMENTED_SHARE,
-    GRAPHED_TOKENS,
-    GRAPHS_BYTES,
-    SAMPLED_BYTES,
+    GRAPH_BYTES,
+    GRAPH_LAYER_BYTES,
+    PENALTY_BYTES,
+    Estimate,
 )
 from headrace.planner.facts import ModelFacts
 from headrace.planner.memory import logits_bytes, rotary_bytes, state_bytes, token_bytes, unpacked_bytes
 from headrace.planner.outline.model import ModelOutline
 from headrace.planner.serving import LoraSlots, Serving
+from headrace.planner.step_sizes import EDITED_ROWS, MOST_GRAPHED_TOKENS, graph_count
 
 _LORA_BYTES = 2
 
@@ -32,6 +35,11 @@ class MemoryLine:
     formula: str
     source: str = ""
     who: str = ""
+
+    @property
+    def is_estimate(self) -> bool:
+        """Whether a constant in it was neither derived nor measured."""
+        return self.source.startswith("estimate")
 
 
 def fixed_lines(facts: ModelFacts, serving: Serving, memory: DeviceMemory) -> tuple[MemoryLine, ...]:
@@ -67,11 +75,17 @@ def _step(outline: ModelOutline, serving: Serving) -> Iterator[MemoryLine]:
     tokens, rows, shards = serving.max_num_batched_tokens, serving.max_num_seqs, serving.tensor_parallel_size
     each, size = token_bytes(outline, serving.dtype_bytes, shards), serving.dtype_bytes
     yield MemoryLine("Activations", tokens * each, _token_formula(outline, serving))
-    sampled = size + int(SAMPLED_BYTES.value)
-    formula = f"{rows:,} sequences x {outline.vocab_size:,} x ({size} + {sampled - size}) bytes"
-    yield MemoryLine("Logits and sampling", rows * outline.vocab_size * sampled, formula, SAMPLED_BYTES.text)
+    yield _sampling(outline, rows, size)
     if serving.scheme is not None and (nbytes := unpacked_bytes(outline, serving.scheme) // shards):
         yield MemoryLine("Unpacked weights", nbytes, f"the largest linear layer of {serving.scheme.name}, as floats")
+
+
+def _sampling(outline: ModelOutline, rows: int, size: int) -> MemoryLine:
+    """The logits of each sequence and its counts, and the few rows that are edited at a time."""
+    counts, edited = int(PENALTY_BYTES.value), int(EDITED_BYTES.value)
+    nbytes = outline.vocab_size * (rows * (size + counts) + EDITED_ROWS * edited)
+    formula = f"{outline.vocab_size:,} x ({rows:,} sequences x ({size} + {counts}) + {EDITED_ROWS} x {edited}) bytes"
+    return MemoryLine("Logits and sampling", nbytes, formula, EDITED_BYTES.text)
 
 
 def _token_formula(outline: ModelOutline, serving: Serving) -> str:
@@ -82,24 +96,34 @@ def _token_formula(outline: ModelOutline, serving: Serving) -> str:
 
 def _of_the_gpu(outline: ModelOutline, serving: Serving) -> Iterator[MemoryLine]:
     """What CUDA itself takes."""
-    lost = sum(line.nbytes for line in _step(outline, serving))
-    yield MemoryLine("CUDA context", int(CONTEXT_BYTES.value), "a constant", CONTEXT_BYTES.text)
+    step = list(_step(outline, serving))
+    lost, of = sum(line.nbytes for line in step), " + ".join(line.label for line in step)
+    yield _constant("CUDA context", CONTEXT_BYTES)
     if not serving.enforce_eager:
         yield _graphs(outline, serving)
     if serving.tensor_parallel_size > 1:
-        yield MemoryLine("Collectives", int(COLLECTIVES_BYTES.value), "a constant", COLLECTIVES_BYTES.text)
+        yield _constant("Collectives", COLLECTIVES_BYTES)
     share = FRAGMENTED_SHARE.value
-    yield MemoryLine(
-        "Fragmentation", int(lost * share), f"{share:.1%} of activations and logits", FRAGMENTED_SHARE.text
-    )
+    yield MemoryLine("Fragmentation", int(lost * share), f"{share:.1%} of {of}", FRAGMENTED_SHARE.text)
+
+
+def _constant(label: str, estimate: Estimate) -> MemoryLine:
+    """The same for every model."""
+    return MemoryLine(label, int(estimate.value), f"{int(estimate.value):,} bytes for any model", estimate.text)
 
 
 def _graphs(outline: ModelOutline, serving: Serving) -> MemoryLine:
     """The graphs themselves, and the memory of the largest step that is captured, which no other step can use."""
-    tokens = min(int(GRAPHED_TOKENS.value), serving.max_num_batched_tokens)
-    nbytes = tokens * token_bytes(outline, serving.dtype_bytes, serving.tensor_parallel_size)
-    formula = f"a constant + the activations of {tokens:,} tokens"
-    return MemoryLine("CUDA graphs", int(GRAPHS_BYTES.value) + nbytes, formula, GRAPHS_BYTES.text)
+    count, layers = graph_count(serving.max_num_seqs, serving.max_num_batched_tokens), outline.num_layers
+    tokens = min(MOST_GRAPHED_TOKENS, serving.max_num_batched_tokens)
+    graph, layer = int(GRAPH_BYTES.value), int(GRAPH_LAYER_BYTES.value)
+    graphs = (count.passes + count.samplings) * graph + count.passes * layers * layer
+    activations = tokens * token_bytes(outline, serving.dtype_bytes, serving.tensor_parallel_size)
+    formula = (
+        f"{count.passes + count.samplings} graphs x {graph:,} bytes + {count.passes} of them x {layers} layers x "
+        f"{layer:,} bytes + the activations of {tokens:,} tokens"
+    )
+    return MemoryLine("CUDA graphs", graphs + activations, formula, GRAPH_LAYER_BYTES.text)
 
 
 def _held_already(memory: DeviceMemory) -> Iterator[MemoryLine]:

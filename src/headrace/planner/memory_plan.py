@@ -116,13 +116,17 @@ class MemoryPlan:
         """Blocks that a sequence of this length holds."""
         return -(-num_tokens // self.serving.block_size)
 
-    def guaranteed(self, num_tokens: int) -> int:
-        """Sequences of this length that fit at once, all full."""
+    def held(self, num_tokens: int) -> int:
+        """Sequences of this length that the cache holds at once, all full."""
         return self.num_blocks // max(1, self.blocks_of(num_tokens))
+
+    def guaranteed(self, num_tokens: int) -> int:
+        """Sequences of this length that run at once, all full: what the cache holds, and no more than may run."""
+        return min(self.serving.max_num_seqs, self.held(num_tokens))
 
     def expected(self, num_tokens: int) -> int:
         """Sequences at once where half of the tokens are prompt and half are answer, on average half written."""
-        return self.num_blocks // max(1, self.blocks_of(int(num_tokens * _EXPECTED_SHARE)))
+        return min(self.serving.max_num_seqs, self.held(int(num_tokens * _EXPECTED_SHARE)))
 
     def reserved_bytes(self, num_tokens: int) -> int:
         """What one sequence of this length takes as the engine keeps it: whole blocks, all layers alike."""

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 from headrace.planner.facts import ModelFacts
+from headrace.planner.gpu_limits import refusal_of
 from headrace.planner.gpus import Gpu
 from headrace.planner.lines import fixed_lines
 from headrace.planner.memory_plan import MemoryPlan, check_context
@@ -20,11 +21,13 @@ class Plan(MemoryPlan):
 def plan_on(facts: ModelFacts, serving: Serving, gpu: Gpu) -> Plan:
     """The plan for a GPU that nobody else uses.
 
-    Where the GPU has no bfloat16, float16 takes its place. Raises `HeadraceError` for more GPUs than can share the
-    model, or a context beyond it.
+    Where the GPU has no bfloat16, float16 takes its place, unless bfloat16 was asked for. Raises `HeadraceError` for
+    what the GPU cannot do, more GPUs than can share the model, or a context beyond it.
     """
     check_context(facts, serving)
     check_tensor_parallel(facts.outline, serving.tensor_parallel_size)
+    if (refusal := refusal_of(serving, gpu)) is not None:
+        raise refusal
     if serving.dtype == "bfloat16" and not gpu.has_bfloat16:
         serving = replace(serving, dtype="float16")
     return Plan(facts, serving, gpu.memory, fixed_lines(facts, serving, gpu.memory), gpu)

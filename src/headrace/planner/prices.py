@@ -68,6 +68,6 @@ def stale_warning(prices: Iterable[Price], today: date) -> str | None:
 
 def _offer(plan: Plan, price: Price) -> Offer:
     replicas = price.gpus // plan.serving.tensor_parallel_size
-    batch = max(1, min(plan.serving.max_num_seqs, plan.expected(plan.context)))
+    batch = max(1, plan.expected(plan.context))
     speed = decode_speed(plan, batch, plan.context // 2)
     return Offer(plan, price, replicas, batch, replicas * speed.tokens_per_second)

@@ -1,18 +1,21 @@
 """The answer to `headrace plan`: the GPU that was asked about or the smallest that does it, and what else there is."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
-from headrace.planner.advice import advice, as_flags, engine_arguments, nothing_fits
-from headrace.planner.choose import Demand, choices, nearest
+from headrace.planner.advice import advice, as_flags, engine_arguments, lighter, raised
+from headrace.planner.choose import Demand, allowing, check_group, choices, nearest
 from headrace.planner.facts import ModelFacts
 from headrace.planner.gpus import Gpu
 from headrace.planner.memory_plan import MemoryPlan
+from headrace.planner.misfit import misfit, nothing_fits
 from headrace.planner.plan import Plan, plan_on
 from headrace.planner.price_book import known_prices
 from headrace.planner.prices import Offer, offers
-from headrace.planner.roofline import ERROR_BAND, Speed, decode_speed, prefill_seconds
+from headrace.planner.roofline import Speed, decode_speed, error_band, prefill_seconds
 from headrace.planner.serving import Serving
+
+_NO_GPU = "No known GPU does all that was asked"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +58,10 @@ class Report:
 def report_on(question: Question) -> Report:
     """Answer. Raises `HeadraceError` for what cannot be asked; that nothing fits is an answer."""
     facts, serving = question.facts, question.serving
-    others = tuple(choices(facts, serving, question.demand))
+    check_group(facts, serving)
+    others = tuple(choices(facts, _anywhere(question), question.demand))
     plan = _plan(question, others)
-    lines = advice(plan, question.demand)
-    if not others and not plan.fits:
-        lines = nothing_fits(plan)
+    lines = _lines(question, plan, others)
     arguments = engine_arguments(plan, question.quantization) if plan.fits else {}
     asked = others if question.gpu is None else (plan,) if plan.fits else ()
     cheapest = tuple(offers(asked, known_prices()))
@@ -69,14 +71,32 @@ def report_on(question: Question) -> Report:
 def _plan(question: Question, others: tuple[Plan, ...]) -> Plan:
     """The named GPU's, with as many of them as were asked for; else the smallest that does it, or the nearest."""
     facts, serving = question.facts, question.serving
-    if question.gpu is not None:
-        return plan_on(facts, serving, question.gpu)
-    return others[0] if others else nearest(facts, serving)
+    if question.gpu is None:
+        return others[0] if others else nearest(facts, serving)
+    roomy = plan_on(facts, allowing(serving, question.demand), question.gpu)
+    return roomy if roomy.fits else plan_on(facts, serving, question.gpu)
+
+
+def _lines(question: Question, plan: Plan, others: tuple[Plan, ...]) -> list[str]:
+    """The advice: what is lacking or was changed, then what helps."""
+    demand = question.demand
+    if plan.fits:
+        unmet = [f"{_NO_GPU}; this one has the most memory"] if question.gpu is None and not others else []
+        return [*unmet, *raised(plan, question.serving.max_num_seqs), *advice(plan, demand)]
+    closest = plan if others else nearest(question.facts, _anywhere(question))
+    if not others and not closest.fits:
+        return [*nothing_fits(closest), *lighter(closest, demand.concurrency)]
+    return [*misfit(plan, others), *(() if others else (_NO_GPU,)), *advice(plan, demand)]
+
+
+def _anywhere(question: Question) -> Serving:
+    """The serving on GPUs that were not named: how many of the named one to take is said of that one only."""
+    return question.serving if question.gpu is None else replace(question.serving, tensor_parallel_size=1)
 
 
 def speeds(plan: Plan) -> tuple[Speed, ...]:
     """One sequence alone, and as many as are expected at once, on average half of the context long."""
-    batches = {1, min(plan.serving.max_num_seqs, plan.expected(plan.context))} if plan.fits else set()
+    batches = {1, plan.expected(plan.context)} if plan.fits else set()
     return tuple(decode_speed(plan, batch, plan.context // 2) for batch in sorted(batches))
 
 
@@ -117,7 +137,7 @@ def plan_as_dict(plan: Plan) -> dict[str, object]:
             for each in speeds(plan)
         ],
         "ttft_seconds": prefill_seconds(plan, length // 2) if length > 1 else None,
-        "speed_error_band": ERROR_BAND,
+        "speed_error_band": error_band(plan),
     }
 
 

@@ -5,6 +5,9 @@ or multiplies, whichever is longer; reading the weights and multiplying by them 
 sum of squares). The rates are fitted on one H100 by
 `benchmarks/fit_roofline.py` and kept in `data/roofline.json`; on a GPU that was not measured they may be further off
 than `ERROR_BAND` says.
+
+Weights of int8 and int4 are multiplied out by torch at each call: that moves many times the bytes that are saved, and
+int8 then multiplies in fp32. What that takes is counted, not measured.
 """
 
 import json
@@ -14,6 +17,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Final
 
+from headrace.planner.gpus import Gpu
 from headrace.planner.memory import ideal_kv_bytes
 from headrace.planner.outline.matrix import Matrix
 from headrace.planner.outline.model import Layer, ModelOutline
@@ -28,6 +32,15 @@ _KERNELS_OF_EXPERTS = 5
 _KERNELS_A_STEP = 6
 _FOUR_BIT_SHARE = 2 / 3
 """Of the rate at which plain weights are read."""
+_UNPACKING_BYTES = {"int8": 8.0, "int4": 24.5}
+"""Scheme -> bytes that a GPU moves for each element beside reading it, until it is in the dtype that is multiplied.
+
+int8 is written and read as fp32. int4 is split into halves, put together, scaled, shifted, rounded and read.
+"""
+_FP32_SHARES = {"7.5": 1 / 8, "8.0": 1 / 16, "9.0": 1 / 15, "10.0": 1 / 28, "gfx942": 1 / 8}
+"""Compute capability -> fp32's share of the arithmetic in 16 bits, by the vendors' data sheets."""
+_OTHER_FP32_SHARE = 1 / 4
+"""As on an L4, L40S or A10."""
 _ATTENTION_SHARE = 0.42
 """Of the arithmetic, by prefill attention: 400 to 415 TFLOP/s on an H100 (docs/benchmarks/gpu_kernels.md)."""
 _REDUCE_SECONDS = 10e-6
@@ -65,6 +78,18 @@ class Speed:
     def tokens_per_second(self) -> float:
         """Of all sequences together."""
         return self.batch / self.step_seconds
+
+
+def error_band(plan: Plan) -> float | None:
+    """`ERROR_BAND`, or None where no step with weights like the plan's was measured."""
+    return None if _scheme_name(plan) in _UNPACKING_BYTES else ERROR_BAND
+
+
+def basis(plan: Plan) -> str:
+    """How far a prediction for the plan can be trusted, in words."""
+    if error_band(plan) is not None:
+        return f"fitted on an {fitted().gpu}: +-{ERROR_BAND:.0%}"
+    return f"{_scheme_name(plan)} is unpacked at each call: counted, not measured"
 
 
 @cache
@@ -107,7 +132,8 @@ def _seconds(plan: Plan, work: _Work, reached: Efficiency) -> float:
     share = reached.weights_share * (_FOUR_BIT_SHARE if _is_four_bit(plan) else 1.0)
     arithmetic = plan.gpu.tflops_16 * 1e12 * shards
     reading = _weights_read(plan, work.num_tokens) / (bandwidth * share)
-    computing = _products(plan, work) / (arithmetic * reached.compute_share)
+    reached_share = reached.compute_share * (_fp32_share(plan.gpu) if _scheme_name(plan) == "int8" else 1.0)
+    computing = _products(plan, work) / (arithmetic * reached_share)
     cache = work.cache_bytes / (bandwidth * reached.cache_share)
     attention = max(cache, _attention(plan, work) / (arithmetic * _ATTENTION_SHARE))
     passing_on = _activations_moved(plan, work) / shards / (bandwidth * reached.activations_share)
@@ -142,10 +168,11 @@ def _moved_a_token(layer: Layer, hidden: int, size: int) -> int:
 
 
 def _weights_read(plan: Plan, num_tokens: int) -> float:
-    """The bytes that a step reads of the weights on each GPU: of experts only those that some token goes to."""
+    """The bytes that a step moves for the weights on each GPU: of experts only those that some token goes to."""
     outline = plan.facts.outline
     read = sum(_share_read(matrix, num_tokens, outline) * matrix.parameters for matrix in outline.matrices)
-    return plan.lines[0].nbytes * read / outline.parameters
+    unpacking = read * _UNPACKING_BYTES.get(_scheme_name(plan), 0.0) / plan.serving.tensor_parallel_size
+    return plan.lines[0].nbytes * read / outline.parameters + unpacking
 
 
 def _share_read(matrix: Matrix, num_tokens: int, outline: ModelOutline) -> float:
@@ -156,9 +183,19 @@ def _share_read(matrix: Matrix, num_tokens: int, outline: ModelOutline) -> float
     return 1 - (1 - matrix.used / matrix.count) ** num_tokens
 
 
-def _is_four_bit(plan: Plan) -> bool:
+def _scheme_name(plan: Plan) -> str:
     scheme = plan.serving.scheme or plan.facts.scheme
-    return scheme is not None and scheme.linear.bits < 6
+    return "" if scheme is None else scheme.name
+
+
+def _fp32_share(gpu: Gpu) -> float:
+    return _FP32_SHARES.get(gpu.capability, _OTHER_FP32_SHARE)
+
+
+def _is_four_bit(plan: Plan) -> bool:
+    """Whether kernels read weights of about four bits as they are."""
+    scheme = plan.serving.scheme or plan.facts.scheme
+    return scheme is not None and scheme.linear.bits < 6 and scheme.name not in _UNPACKING_BYTES
 
 
 def _fixed(plan: Plan, reached: Efficiency) -> float:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
+from headrace.core.config import BLOCK_SIZES
 from headrace.core.errors import HeadraceError
 from headrace.planner.facts import ModelFacts
 from headrace.planner.formats import FLOAT_BITS, WeightScheme
@@ -29,7 +30,8 @@ class LoraSlots:
 class Serving:
     """Sizes in tokens, counts, bytes or shares. `scheme` None keeps the checkpoint's own form of weights.
 
-    `max_model_len` None is the model's longest, or what fits of it. Raises `HeadraceError` for what cannot be.
+    `max_model_len` None is the model's longest, or what fits of it. Where a GPU lacks the dtype another takes its
+    place, unless `dtype_is_asked`. Raises `HeadraceError` for what cannot be.
     """
 
     max_model_len: int | None = None
@@ -37,6 +39,7 @@ class Serving:
     max_num_batched_tokens: int = 8192
     block_size: int = 32
     dtype: str = "bfloat16"
+    dtype_is_asked: bool = False
     scheme: WeightScheme | None = None
     kv_cache_dtype: str = "auto"
     tensor_parallel_size: int = 1
@@ -48,10 +51,13 @@ class Serving:
     draft: ModelFacts | None = None
 
     def __post_init__(self) -> None:
-        for name in ("max_model_len", "max_num_seqs", "max_num_batched_tokens", "block_size", "tensor_parallel_size"):
+        for name in ("max_model_len", "max_num_seqs", "max_num_batched_tokens", "tensor_parallel_size"):
             check_count(name, getattr(self, name))
         check_count("num_gpu_blocks_override", self.num_gpu_blocks_override)
         check_count("kv_cache_memory_bytes", self.kv_cache_memory_bytes, _MAX_BYTES)
+        if self.block_size not in BLOCK_SIZES:
+            sizes = ", ".join(map(str, BLOCK_SIZES))
+            raise _wrong("block_size", self.block_size, f"It must be one of {sizes}", "Leave it out for the default")
         if self.max_num_batched_tokens < self.max_num_seqs:
             raise _too_few_tokens(self.max_num_batched_tokens, self.max_num_seqs)
         if self.lora is not None:

@@ -92,7 +92,9 @@ def _in_words_of(body: GenerateBody, error: HeadraceError) -> HeadraceError:
 def _limits(body: GenerateBody, state: ServerState) -> ModelLimits:
     """The model's limits, with fields called as this body calls them."""
     ready = state.client.limits
-    return ModelLimits(ready.max_model_len, ready.vocab_size, state.max_logprobs, body.field_names)
+    return ModelLimits(
+        ready.max_model_len, ready.vocab_size, state.max_logprobs, ready.longest_context, body.field_names
+    )
 
 
 def _max_tokens(body: GenerateBody, room: int, model_default: float | None) -> int:

@@ -56,6 +56,7 @@ Command = AddRequest | AbortRequests | ResetPrefixCache | Shutdown
 class Ready(msgspec.Struct, tag="ready", array_like=True):
     """The engine can take requests. `report` is the start-up report, one (label, text) pair a line.
 
+    `longest_context` in tokens is what the model reaches, where `max_model_len` may be less; None: it is not known.
     `cache_config` are the labels of the metric `vllm:cache_config_info`, `startup_seconds` the start-up's phases.
     """
 
@@ -66,6 +67,7 @@ class Ready(msgspec.Struct, tag="ready", array_like=True):
     max_num_batched_tokens: int = 2_048
     cache_config: dict[str, str] = {}
     startup_seconds: dict[str, float] = {}
+    longest_context: int | None = None
 
 
 class StepOutput(msgspec.Struct, tag="step", array_like=True):

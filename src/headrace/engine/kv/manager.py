@@ -53,7 +53,7 @@ class KVManager:
     def blocks_missing(self, request: Request, num_tokens: int) -> int:
         """Free blocks that it takes until the request's tokens up to `num_tokens` can be written."""
         missing = self.blocks_for(num_tokens) - len(request.blocks)
-        return missing + (self._shared_block(request) is not None)
+        return missing if self._shared_block(request) is None else missing + 1 + self._num_unread()
 
     def allocate(self, request: Request, num_tokens: int) -> bool:
         """Make room for tokens `num_computed` to `num_tokens`; False, with nothing changed, if there is none."""
@@ -63,7 +63,7 @@ class KVManager:
             return False
         index = self._shared_block(request)
         if index is not None:
-            source, target = request.blocks[index], self.pool.take()
+            source, target = request.blocks[index], self._take_target()
             self._copies[target] = source
             request.blocks[index] = target
             self.pool.release(source)
@@ -72,7 +72,7 @@ class KVManager:
         return True
 
     def take_copies(self) -> list[tuple[int, int]]:
-        """The (source, target) block copies that the next step must make before it writes, all sources read first."""
+        """The (source, target) block copies that the next step must make before it writes; no block is in both."""
         copies, self._copies = self._copies, {}
         return [(source, target) for target, source in copies.items()]
 
@@ -102,6 +102,19 @@ class KVManager:
         while request.blocks:
             self.pool.release(request.blocks.pop())
         request.num_computed = request.num_remembered = 0
+
+    def _take_target(self) -> int:
+        """A free block to copy to, which no copy of the same step reads: copies run in any order."""
+        sources, unread = set(self._copies.values()), []
+        while (block := self.pool.take()) in sources:
+            unread.append(block)
+        for each in unread:
+            self.pool.release(each)
+        return block
+
+    def _num_unread(self) -> int:
+        """Free blocks that the next step still copies from, since who held them was preempted meanwhile."""
+        return sum(self.pool.is_free(source) for source in set(self._copies.values()))
 
     def _looks_up(self, request: Request) -> bool:
         return self.enable_prefix_caching and request.params.reads_prefix_cache

@@ -14,7 +14,7 @@ from headrace.core.outputs import TokenLogprobs
 from headrace.core.sampling_params import SamplingParams
 from headrace.engine.request import Request
 from headrace.engine.sample.constraints import Constraints
-from headrace.engine.sample.logprobs import StepLogprobs, compute_logprobs, largest
+from headrace.engine.sample.logprobs import CHUNK_ROWS, StepLogprobs, compute_logprobs, largest
 from headrace.engine.sample.penalties import Penalties
 from headrace.engine.sample.transfer import upload
 from headrace.engine.sched.plan import PlannedRow
@@ -29,11 +29,11 @@ _ALWAYS = 1 << 62
 class Special:
     """What a step with special rows gives beside its tokens."""
 
-    logprobs: StepLogprobs | None = None
+    logprobs: Sequence[StepLogprobs] = ()
 
     def read_logprobs(self) -> dict[int, TokenLogprobs]:
         """By index of the row in the step, for those that asked; once the device has come that far."""
-        return {} if self.logprobs is None else self.logprobs.read()
+        return {row: entry for part in self.logprobs for row, entry in part.read().items()}
 
 
 class DeviceSampler:
@@ -47,7 +47,7 @@ class DeviceSampler:
         self._device = device
         self._vocab_size = vocab_size
         self._workspace = empty_workspace(num_rows, vocab_size, device)
-        self._penalties = Penalties(vocab_size, device)
+        self._penalties = Penalties(num_rows, vocab_size, device)
         self._constraints = Constraints(device)
         self._special_below = [0] * num_rows
         if device.type == "cuda":
@@ -88,21 +88,46 @@ class DeviceSampler:
         tokens: Tensor,
         last_tokens: Tensor,
     ) -> Special:
-        """As `sample`, of the rows `planned`, with everything that a request can ask for; `logits` stay as they are."""
+        """As `sample`, of the rows `planned`, with everything that a request can ask for; `logits` stay as they are.
+
+        CHUNK_ROWS of them are edited at a time.
+        """
         self.sample(logits, rows, positions, params, tokens, last_tokens)
         places = [i for i, row in enumerate(planned) if row.known < self._special_below[row.request.row]]
-        special, requests = [planned[i] for i in places], [planned[i].request for i in places]
-        index = upload(places, torch.int64, self._device)
+        chunks = (places[begin : begin + CHUNK_ROWS] for begin in range(0, len(places), CHUNK_ROWS))
+        parts = [
+            self._sample_edited(logits, planned, part, rows, positions, params, tokens, last_tokens) for part in chunks
+        ]
+        return Special([part for part in parts if part is not None])
+
+    def _sample_edited(
+        self,
+        logits: Tensor,
+        planned: Sequence[PlannedRow],
+        places: Sequence[int],
+        rows: Tensor,
+        positions: Tensor,
+        params: Tensor,
+        tokens: Tensor,
+        last_tokens: Tensor,
+    ) -> StepLogprobs | None:
+        """Sample the special rows at `places` of the step anew, and count and describe their tokens."""
+        index, special = upload(places, torch.int64, self._device), [planned[i] for i in places]
         raw = logits.index_select(0, index).float()
-        edited = raw.clone()
-        self._constraints.apply(edited, special)
-        self._penalties.apply(edited, requests)
         chosen = torch.empty_like(index, dtype=torch.int32)
         own = (rows.index_select(0, index), positions.index_select(0, index))
-        self.sample(edited, *own, params, chosen, last_tokens)
+        self.sample(self._edited(raw, special), *own, params, chosen, last_tokens)
         tokens.index_copy_(0, index, chosen)
+        requests = [row.request for row in special]
         self._penalties.count(chosen, requests)
-        return Special(self._logprobs(raw, chosen, requests, places))
+        return self._logprobs(raw, chosen, requests, places)
+
+    def _edited(self, raw: Tensor, special: Sequence[PlannedRow]) -> Tensor:
+        """The logits with what the requests ask for."""
+        edited = raw.clone()
+        self._constraints.apply(edited, special)
+        self._penalties.apply(edited, [row.request for row in special])
+        return edited
 
     def _logprobs(
         self, raw: Tensor, chosen: Tensor, requests: Sequence[Request], places: Sequence[int]

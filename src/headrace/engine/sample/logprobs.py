@@ -2,13 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
+import torch
 from torch import Tensor
 
 from headrace.core.outputs import Logprob, TokenLogprobs
 from headrace.engine.sample.transfer import download
+from headrace.planner.step_sizes import EDITED_ROWS
 
-CHUNK_ROWS = 128
+CHUNK_ROWS: Final = EDITED_ROWS
+"""Rows whose logits are float32 at a time."""
+
+_SORTED_ROWS = 4
+"""Of them those that are sorted at a time, which takes several copies where the whole vocabulary is asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +47,19 @@ def compute_logprobs(logits: Tensor, tokens: Tensor, count: int) -> LogprobTenso
     logprobs = logits.log_softmax(-1)
     chosen = logprobs.gather(-1, tokens[:, None])
     ranks = (logprobs > chosen).sum(-1) + 1
-    top, top_tokens = logprobs.topk(logprobs.shape[-1] if count == -1 else count, dim=-1)
+    top, top_tokens = _most_likely(logprobs, logprobs.shape[-1] if count == -1 else count)
     return LogprobTensors(tokens, chosen.squeeze(-1), ranks, top_tokens, top)
+
+
+def _most_likely(logprobs: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The largest of each row and their places, [N, count] both."""
+    num_rows, vocab_size = logprobs.shape
+    values = logprobs.new_empty(num_rows, count)
+    places = torch.empty_like(values, dtype=torch.int64)
+    step = _SORTED_ROWS if count == vocab_size else max(1, num_rows)
+    for parts in zip(logprobs.split(step), values.split(step), places.split(step), strict=True):
+        torch.topk(parts[0], count, dim=-1, out=parts[1:])
+    return values, places
 
 
 @dataclass(frozen=True, slots=True)

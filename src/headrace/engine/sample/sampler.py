@@ -38,7 +38,7 @@ class Sampler:
     def __init__(self, num_rows: int, vocab_size: int, device: torch.device) -> None:
         self._device = device
         self._columns = SamplingColumns(num_rows, vocab_size)
-        self._penalties = Penalties(vocab_size, device)
+        self._penalties = Penalties(num_rows, vocab_size, device)
         self._constraints = Constraints(device)
 
     def add(self, request: Request) -> None:

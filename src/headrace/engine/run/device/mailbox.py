@@ -52,6 +52,8 @@ class Mailbox:
         self._layout = layout
         self._messages = queue.pinned(num_places, layout.message_size).zero_()
         self._answers = queue.pinned(num_places, layout.max_rows).zero_()
+        self._written: list[Ints] = [message.numpy() for message in self._messages]
+        self._read: list[Ints] = [answer.numpy() for answer in self._answers]
         self._turns = torch.zeros(1, dtype=torch.int64, device=queue.device)
         self._sent = 0
 
@@ -90,14 +92,13 @@ class Mailbox:
 
     def answer(self, facts: StepFacts) -> list[int]:
         """The tokens of a step, once the device has handed them out."""
-        tokens: list[int] = self._answers[facts.place, : len(facts.sampling)].tolist()
+        tokens: list[int] = self._read[facts.place][: len(facts.sampling)].tolist()
         return tokens
 
     def _next(self) -> tuple[int, Ints]:
-        place = self._sent % len(self._messages)
+        place = self._sent % len(self._written)
         self._sent += 1
-        message: Ints = self._messages[place].numpy()
-        return place, message
+        return place, self._written[place]
 
     def _write(self, message: Ints, tokens: list[int], pairs: Pairs) -> None:
         message[NUM_TOKENS], message[NUM_PAIRS] = len(tokens), len(pairs)

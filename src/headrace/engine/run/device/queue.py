@@ -7,6 +7,10 @@ import torch
 from torch import Tensor
 
 
+_MARKS = 8
+"""More than steps in flight: making one takes longer than setting it."""
+
+
 class Mark(Protocol):
     """A place in the queue."""
 
@@ -28,6 +32,9 @@ class DeviceQueue:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self._is_cuda = device.type == "cuda"
+        self._current = torch.cuda.device(device) if self._is_cuda else nullcontext()
+        self._marks = [torch.cuda.Event() if self._is_cuda else None for _ in range(_MARKS)]
+        self._turn = 0
 
     def pinned(self, *size: int, dtype: torch.dtype = torch.int32) -> Tensor:
         """Host memory that the device copies to and from by itself."""
@@ -35,12 +42,13 @@ class DeviceQueue:
 
     def current(self) -> AbstractContextManager[object]:
         """Makes the device the one that kernels are launched on; it is another one in each thread."""
-        return torch.cuda.device(self.device) if self._is_cuda else nullcontext()
+        return self._current
 
     def mark(self) -> Mark:
-        """A mark after everything that was queued so far."""
-        if not self._is_cuda:
+        """A mark after everything that was queued so far, good until as many others as there are were set."""
+        self._turn = (self._turn + 1) % _MARKS
+        event = self._marks[self._turn]
+        if event is None:
             return _Passed()
-        event = torch.cuda.Event()
         event.record()
         return event
