@@ -6,7 +6,6 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-
 _MARKS = 8
 """More than steps in flight: making one takes longer than setting it."""
 
