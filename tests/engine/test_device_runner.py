@@ -9,8 +9,9 @@ from torch import Tensor
 
 from headrace.core.sampling_params import SamplingParams
 from headrace.engine.run.device.build import device_runner
-from headrace.engine.run.device.graphs import Key, Work
+from headrace.engine.run.device.graphs import Graphs, Key, Work
 from headrace.engine.run.device.runner import SAMPLE, DeviceRunner
+from headrace.kernels.ops import LayerCache, StepBatch
 from headrace.planner.step_sizes import graph_count
 
 
@@ -148,3 +149,32 @@ class _Recorder:
 
     def capture(self, works: dict[Key, Work]) -> None:
         self._keys += works
+
+
+@pytest.mark.parametrize("max_num_seqs", [1, 2, 20])
+def test_a_captured_pass_serves_rows_of_both_kinds(
+    table: Tensor, monkeypatch: pytest.MonkeyPatch, max_num_seqs: int
+) -> None:
+    """Whatever a step is made of, the graph of its size has attention for it."""
+    bigram = BigramEngine(table, on_device=True, max_num_seqs=max_num_seqs)
+    captured: dict[tuple[str, int], list[int]] = {}
+    forward = bigram.model.forward
+
+    def note(token_ids: Tensor, batch: StepBatch, caches: list[LayerCache]) -> Tensor:
+        seen.append(batch.query_lens.tolist())
+        return forward(token_ids, batch, caches)
+
+    def capture(_: Graphs, works: dict[Key, Work]) -> None:
+        for key, work in works.items():
+            seen.clear()
+            work()
+            captured[key] = seen[0] if seen else []
+
+    seen: list[list[int]] = []
+    monkeypatch.setattr(bigram.model, "forward", note)
+    monkeypatch.setattr(Graphs, "capture", capture)
+    bigram.engine._runner.capture()
+    passes = [lens for (kind, _), lens in captured.items() if kind == "pass"]
+    assert passes
+    assert all(min(lens) == 1 < max(lens) for lens in passes)
+    assert all(set(lens) == {1} for (kind, _), lens in captured.items() if kind == "decode")

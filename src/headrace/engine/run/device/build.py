@@ -16,13 +16,17 @@ from headrace.kernels.gpu.row_params import PARAM_FIELDS
 STEPS_IN_FLIGHT = 2
 """A step is launched before the one before it is read."""
 
+_LEAST_ROWS = 2
+"""A captured pass serves rows that add one token and rows that add several, so it has one of each."""
+
 _MAX_PAIRS = 16384
 """Changes of rows that go with a step; more go before it."""
 
 
 def device_runner(loaded: LoadedModel, vocab_size: int, limits: Limits) -> DeviceRunner:
     """A runner for steps within `limits`; it launches kernel by kernel until `capture` is called."""
-    device, num_rows, most_tokens = loaded.device, limits.max_num_seqs, limits.max_num_batched_tokens
+    device, most_tokens = loaded.device, limits.max_num_batched_tokens
+    num_rows = max(limits.max_num_seqs, _LEAST_ROWS)
     queue = DeviceQueue(device)
     rows = DeviceRows(num_rows, -(-loaded.max_model_len // loaded.block_size), PARAM_FIELDS, device)
     buckets = step_buckets(num_rows, most_tokens)
