@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from headrace.core.sampling_params import SamplingParams
+from headrace.engine.kv.manager import KVManager
 from headrace.engine.request import Request
 from headrace.engine.run.device.layout import Layout
 from headrace.engine.run.device.mailbox import Mailbox
@@ -129,7 +130,8 @@ def test_a_row_gets_only_the_blocks_that_it_does_not_have(device: Device) -> Non
     device.rows.extend(made)
     assert device.rows.take_changes().tolist() == [[MAX_BLOCKS + 4, 5]]
     made.blocks[1] = 33
-    device.rows.extend(made, anew=True)
+    made.block_replaced = True
+    device.rows.extend(made)
     assert device.rows.take_changes()[:, 1].tolist() == [9, 33, 7, 6, 5]
     assert device.rows.params[1].tolist() == [5, 6, 7]
 
@@ -151,3 +153,22 @@ def test_buffers_in_turn_do_not_mix_steps(device: Device) -> None:
     for start in range(12):
         device.step([PlannedRow(made, start, 1, 200)])
         assert device.model.token_ids.tolist() == [start]
+
+
+def test_a_block_replaced_while_its_row_was_left_out_reaches_the_device(device: Device) -> None:
+    """A step may make the copy without the row: the request was held back, and comes with a later step."""
+    kv = KVManager(8, BLOCK_SIZE)
+    parent, child = request(1, 12, []), request(2, 12, [])
+    kv.allocate(parent, 12)
+    parent.num_computed = 12
+    for made in (parent, child):
+        device.rows.admit(made, [0, 0, 0])
+    device.step([PlannedRow(parent, 0, 12, 12)])
+    kv.fork(parent, child, 11)
+    shared = parent.blocks[1]
+    assert kv.allocate(parent, 13)
+    assert [source for source, _ in kv.take_copies()] == [shared]
+    parent.tokens.append(5)
+    device.step([PlannedRow(parent, 12, 1, 13)])
+    assert device.rows.block_tables[1, :2].tolist() == parent.blocks
+    assert parent.blocks[1] != shared

@@ -66,6 +66,7 @@ class KVManager:
             source, target = request.blocks[index], self._take_target()
             self._copies[target] = source
             request.blocks[index] = target
+            request.block_replaced = True
             self.pool.release(source)
         while len(request.blocks) * self.block_size < num_tokens:
             request.blocks.append(self.pool.take())

@@ -33,10 +33,11 @@ class DeviceRows:
         self._write(self._params_at + request.row * len(params), params)
         self._written[request.row] = 0
 
-    def extend(self, request: Request, *, anew: bool = False) -> None:
-        """Write those blocks of a request that its row does not have yet; with `anew`, all of them."""
+    def extend(self, request: Request) -> None:
+        """Write those blocks of a request that its row does not have yet; all of them if one was replaced."""
         row, blocks = request.row, request.blocks
-        known = 0 if anew else self._written[row]
+        known = 0 if request.block_replaced else self._written[row]
+        request.block_replaced = False
         if known != len(blocks):
             self._write(row * self.block_tables.shape[1] + known, blocks[known:])
             self._written[row] = len(blocks)

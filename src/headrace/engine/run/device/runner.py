@@ -128,9 +128,8 @@ class DeviceRunner:
     def _tell(self, plan: StepPlan) -> StepFacts:
         for request in plan.admitted:
             self._sampling.admit(request)
-        copied = {target for _, target in plan.copies}
         for row in plan.rows:
-            self._rows.extend(row.request, anew=bool(copied) and not copied.isdisjoint(row.request.blocks))
+            self._rows.extend(row.request)
         changes, most = self._rows.take_changes(), self._mailbox.max_pairs
         while len(changes) > most:
             self._mailbox.send_changes(changes[:most])
