@@ -11,7 +11,6 @@ import torch
 import transformers
 from safetensors.torch import save_file
 
-from headrace.cli import main
 from headrace.core.config import EMBEDDED_MODEL
 
 CONFIG = {
@@ -38,30 +37,6 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     monkeypatch.delenv("HF_ENDPOINT", raising=False)
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    """Run `headrace plan`; the exit status, and what it printed and complained of."""
-
-    def run_plan(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["headrace", "plan", *arguments])
-        status = main()
-        return status, *capsys.readouterr()
-
-    return run_plan
-
-
-@pytest.fixture
-def answer(run):
-    """The answer as JSON."""
-
-    def answer_of(*arguments: str) -> dict:
-        status, printed, _ = run(*arguments, "--json")
-        assert status == 0
-        return json.loads(printed)
-
-    return answer_of
 
 
 def test_a_known_model_offline(run) -> None:

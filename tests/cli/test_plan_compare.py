@@ -1,28 +1,14 @@
 """`headrace plan compare`: the numbers of each plan, side by side at one context."""
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from headrace.cli import main
 from headrace.planner.price_book import keep, shipped_prices
 
 QWEN, LLAMA = "Qwen/Qwen3-8B", "meta-llama/Llama-3.1-8B"
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    """Run `headrace plan`; the exit status, and what it printed and complained of."""
-
-    def run_plan(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["headrace", "plan", *arguments])
-        status = main()
-        return status, *capsys.readouterr()
-
-    return run_plan
 
 
 @pytest.fixture

@@ -2,38 +2,11 @@
 
 import json
 import re
-import sys
 from pathlib import Path
 
 import pytest
 
-from headrace.cli import main
-
 SMALL, QWEN = "Qwen/Qwen3-0.6B", "Qwen/Qwen3-8B"
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    """Run `headrace plan`; the exit status, and what it printed and complained of."""
-
-    def run_plan(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["headrace", "plan", *arguments])
-        status = main()
-        return status, *capsys.readouterr()
-
-    return run_plan
-
-
-@pytest.fixture
-def answer(run):
-    """The answer as JSON."""
-
-    def answer_of(*arguments: str) -> dict:
-        status, printed, complaint = run(*arguments, "--json")
-        assert status == 0, complaint
-        return json.loads(printed)
-
-    return answer_of
 
 
 def test_as_many_may_run_as_are_asked_for(answer) -> None:

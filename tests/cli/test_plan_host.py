@@ -1,14 +1,11 @@
 """`headrace plan --device cpu`: what it says of a host's memory is what the engine there decides."""
 
-import json
 import re
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from headrace.cli import main
 from headrace.core.config import EngineConfig
 from headrace.core.errors import HeadraceError
 from headrace.engine.card import Card
@@ -21,30 +18,6 @@ from headrace.store.files import ModelFiles
 from headrace.store.resolve import resolve
 
 QWEN, LLAMA = "Qwen/Qwen3-0.6B", "meta-llama/Llama-3.1-8B"
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    """Run `headrace plan`; the exit status, and what it printed and complained of."""
-
-    def run_plan(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["headrace", "plan", *arguments])
-        status = main()
-        return status, *capsys.readouterr()
-
-    return run_plan
-
-
-@pytest.fixture
-def answer(run):
-    """The answer as JSON."""
-
-    def answer_of(*arguments: str) -> dict:
-        status, printed, complaint = run(*arguments, "--json")
-        assert status == 0, complaint
-        return json.loads(printed)
-
-    return answer_of
 
 
 def engine_plan(files: ModelFiles, gib: int, **arguments: object) -> EnginePlan:

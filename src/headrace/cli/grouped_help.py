@@ -1,8 +1,9 @@
 """Help with the flags in groups, in plain text: it is read in terminals, in logs and by other programs."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import typer
 import typer.core
 
 ARGUMENTS, OTHER = "Arguments", "Options"
@@ -22,6 +23,14 @@ class GroupedCommand(typer.core.TyperCommand):
         other = sections.pop(OTHER, [])
         for title, records in [*sections.items(), (OTHER, other)]:
             _write(formatter, title, records)
+
+
+def command_group(help_text: str, commands: Mapping[Callable[..., None], str]) -> typer.Typer:
+    """A group of commands, each with what the list of them says of it."""
+    app = typer.Typer(help=help_text, no_args_is_help=True, rich_markup_mode=None, context_settings=SETTINGS)
+    for command, summary in commands.items():
+        app.command(cls=GroupedCommand, context_settings=SETTINGS, short_help=summary)(command)
+    return app
 
 
 def _section(param: Any) -> str:

@@ -4,7 +4,7 @@ import typer
 
 from headrace.cli.bench.engine_commands import latency, throughput
 from headrace.cli.bench.serve_command import serve
-from headrace.cli.grouped_help import SETTINGS, GroupedCommand
+from headrace.cli.grouped_help import command_group
 
 _COMMANDS = {
     serve: "Load a running server: how long its users wait.",
@@ -16,12 +16,4 @@ _COMMANDS = {
 
 def bench_app() -> typer.Typer:
     """The group of benchmark commands."""
-    app = typer.Typer(
-        help="Measure a running server, or the engine alone.",
-        no_args_is_help=True,
-        rich_markup_mode=None,
-        context_settings=SETTINGS,
-    )
-    for command, summary in _COMMANDS.items():
-        app.command(cls=GroupedCommand, context_settings=SETTINGS, short_help=summary)(command)
-    return app
+    return command_group("Measure a running server, or the engine alone.", _COMMANDS)

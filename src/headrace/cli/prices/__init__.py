@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 import typer
 
-from headrace.cli.grouped_help import SETTINGS, GroupedCommand
+from headrace.cli.grouped_help import command_group
 from headrace.cli.prices.refresh import refresh
 from headrace.cli.prices.show import show
 
@@ -17,12 +17,4 @@ _COMMANDS: Mapping[Callable[..., None], str] = {
 
 def prices_app() -> typer.Typer:
     """The group of commands about prices."""
-    app = typer.Typer(
-        help="See or renew the prices that plans are costed with.",
-        no_args_is_help=True,
-        rich_markup_mode=None,
-        context_settings=SETTINGS,
-    )
-    for command, summary in _COMMANDS.items():
-        app.command(cls=GroupedCommand, context_settings=SETTINGS, short_help=summary)(command)
-    return app
+    return command_group("See or renew the prices that plans are costed with.", _COMMANDS)
