@@ -126,7 +126,7 @@ MUTATIONS: dict[str, tuple[str, str, str, Check]] = {
     ),
     "the token does not go to its row": (
         "sampling_choice", "last_tokens + row", "last_tokens + index",
-        lambda _: check_random_rows([Asked(0.0)] * 3, 40),
+        lambda _: check_random_rows([Asked(0.0)] * 9, 40),
     ),
 }  # fmt: skip
 """What goes wrong -> module, its text, the mutation, and the check that must fail."""
