@@ -125,8 +125,8 @@ MUTATIONS: dict[str, tuple[str, str, str, Check]] = {
         lambda _: check_random_rows([Asked(50.0, top_p=0.9, seed=seed) for seed in range(6)], 100),
     ),
     "the token does not go to its row": (
-        "sampling_choice", "last_tokens + row", "last_tokens + index",
-        lambda _: check_random_rows([Asked(0.0)] * 9, 40),
+        "sampling_choice", "last_tokens + row", "last_tokens + row * 0",
+        lambda _: check_random_rows([Asked(0.0)] * 3, 40),
     ),
 }  # fmt: skip
 """What goes wrong -> module, its text, the mutation, and the check that must fail."""
