@@ -1,6 +1,7 @@
 """What a streamed token and a small request cost the HTTP process, beside a plain FastAPI and pydantic server.
 
-    python benchmarks/front.py [--rounds 3] [--seconds 4] [--streams 64] [--step-ms 3] [--standard] [--json FILE]
+    python benchmarks/front.py [--rounds 3] [--seconds 4] [--streams 64] [--step-ms 3] [--json FILE]
+        [--httptools] [--asyncio]
 
 Both servers get the same tokens from the same fake engine (a process of its own, one step every --step-ms and a
 little) and answer the same streams to the same client (another process). In every round one is measured right after
@@ -17,7 +18,7 @@ the other. A row is the median over the rounds:
     us/request    CPU of the server process for a whole answer of one token: HTTP, template, tokens, engine, JSON.
     us/admit      CPU from the body's bytes to the request on its way to the engine; template and tokenization apart.
 
-Without --standard both run on what the base install has (h11, asyncio), with it on uvloop and httptools.
+Both run on what Headrace's base install has, h11 and uvloop; --httptools and --asyncio put those in their places.
 """
 
 import argparse
@@ -189,7 +190,8 @@ def admission(script: str, flags: list[str], count: int = 500) -> dict[str, floa
 
 def measure(options: argparse.Namespace) -> dict[str, dict[str, float]]:
     """The medians of each server's rounds."""
-    flags = ["--step-seconds", str(options.step_ms / 1e3), *(["--standard"] if options.standard else [])]
+    flags = ["--step-seconds", str(options.step_ms / 1e3)]
+    flags += [f"--{name}" for name in ("httptools", "asyncio") if getattr(options, name)]
     text = load_text()
     characters_a_token = len(text.tokenizer.decode(said_tokens(text, 50_000))) / 50_000
     rounds: dict[str, list[dict[str, float]]] = {name: [] for name in SERVERS}
@@ -218,11 +220,13 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4.0, help="of each window")
     parser.add_argument("--streams", type=int, default=64)
     parser.add_argument("--step-ms", type=float, default=3.0)
-    parser.add_argument("--standard", action="store_true", help="uvloop and httptools in both")
+    parser.add_argument("--httptools", action="store_true", help="instead of h11, in both")
+    parser.add_argument("--asyncio", action="store_true", help="its loop instead of uvloop's, in both")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     rows = measure(options)
-    print(f"{options.streams} streams, {'uvloop and httptools' if options.standard else 'asyncio and h11'}")
+    parts = ("httptools" if options.httptools else "h11", "asyncio" if options.asyncio else "uvloop")
+    print(f"{options.streams} streams, {' and '.join(parts)}")
     print(" " * 20 + "".join(f"{column:>14}" for column in COLUMNS))
     for name, row in rows.items():
         print(f"{name:<20}" + "".join(f"{row[column]:>14.2f}" for column in COLUMNS))

@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine
 from headrace.cli.engine_launcher import EngineProcess
 from headrace.cli.model_text import find_model, load_model_text
 from headrace.core.config import EMBEDDED_MODEL, EngineConfig
+from headrace.server import event_loop
 from headrace.server.model_text import ModelText
 from headrace.testing.fake_engine import Script
 
@@ -51,19 +52,19 @@ class FakeEngine(EngineProcess):
 
 
 def run(main: Callable[[argparse.Namespace], Coroutine[None, None, None]]) -> None:
-    """Run a server of the benchmark as it is told: with uvicorn's base install, or with what uvicorn[standard] adds."""
+    """Run a server of the benchmark as it is told: on Headrace's base install, with httptools, or on asyncio's loop."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--step-seconds", type=float, required=True)
     parser.add_argument("--admit", type=int, default=0, help="measure so many admissions in process, and end")
-    parser.add_argument("--standard", action="store_true", help="uvloop and httptools")
+    parser.add_argument("--httptools", action="store_true")
+    parser.add_argument("--asyncio", action="store_true")
     options = parser.parse_args()
-    if options.standard:
-        import uvloop
-
-        uvloop.run(main(options))
-    else:
+    if not options.httptools:
         sys.modules["httptools"] = None  # type: ignore[assignment]  # uvicorn then finds none, as in a base install
+    if options.asyncio:
         asyncio.run(main(options))
+    else:
+        event_loop.run(main(options))
 
 
 def say_ready(listener: socket.socket) -> None:

@@ -25,6 +25,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from headrace.cli.engine_launcher import EngineProcess
 from headrace.core.config import EngineConfig
+from headrace.server import event_loop
 from headrace.server.engine_client import EngineClient
 from headrace.server.model_text import ModelText
 from headrace.server.options import ServerOptions
@@ -146,7 +147,7 @@ class RunningServer:
     def _run(self) -> None:
         try:
             with contextlib.suppress(asyncio.CancelledError):
-                asyncio.run(self._serve())
+                event_loop.run(self._serve())
         except BaseException as error:
             self.error = error
 
@@ -218,4 +219,4 @@ async def _front(directory: str, script: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_front(*sys.argv[1:]))
+    event_loop.run(_front(*sys.argv[1:]))

@@ -1,6 +1,5 @@
 """`headrace serve`: a model behind OpenAI's API."""
 
-import asyncio
 import json
 import os
 import shlex
@@ -62,6 +61,7 @@ def _chosen_model(positional: str | None, option: str | None) -> str:
 
 def _run(config: EngineConfig, names: tuple[str, ...], options: ServerOptions) -> None:
     from headrace.cli.open_files import allow_many_connections
+    from headrace.server.event_loop import run
     from headrace.server.run import listen
     from headrace.server.tls import check_certificates
 
@@ -69,7 +69,7 @@ def _run(config: EngineConfig, names: tuple[str, ...], options: ServerOptions) -
     allow_many_connections()
     listener = listen(options.host, options.port)
     print(f"Loading {config.model} ...", file=sys.stderr, flush=True)
-    if asyncio.run(_serve(config, names, options, listener)):
+    if run(_serve(config, names, options, listener)):
         os._exit(0)  # the threads of a download that nobody waits for would keep the process until it is done
 
 

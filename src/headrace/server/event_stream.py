@@ -11,7 +11,7 @@ from headrace.core.outputs import RequestOutput
 from headrace.server.connection import Connection
 from headrace.server.http import Exchange
 from headrace.server.sse import DONE, encode_json
-from headrace.server.submission import Outbox, Push, Submission
+from headrace.server.submission import Outbox, Submission
 from headrace.server.usage import Usage
 
 MAX_UNTOLD_VALUES = 2**18
@@ -92,29 +92,40 @@ class EventStream:
         around, connection = self._events.around_text(position, number), self._exchange.direct
         text = self._submission.plain_text(position, number)
         if around is not None and connection is not None and text is not None:
-            push = _text_writer(text, around, connection, self._submission, self._events.usage)
-            self._submission.lead(position, number, push)
+            writer = _TextWriter(text, around, connection, self._submission, self._events.usage)
+            self._submission.lead(position, number, writer.push)
 
 
-def _text_writer(
-    next_text: Callable[[int], str],
-    around: tuple[bytes, bytes],
-    connection: Connection,
-    submission: Submission,
-    usage: Usage,
-) -> Push:
-    """The shortest way of a token to the socket. False if something else has to be written first."""
-    head, tail = around
-    size, end = len(head) + len(tail), tail + b"\r\n"
+class _TextWriter:
+    """The shortest way of a token to the socket."""
 
-    def push(token_id: int, outbox: Outbox) -> bool:
-        if not (connection.writable and submission.waiting):
+    __slots__ = ("_connection", "_end", "_head", "_next_text", "_size", "_submission", "_usage")
+
+    def __init__(
+        self,
+        next_text: Callable[[int], str],
+        around: tuple[bytes, bytes],
+        connection: Connection,
+        submission: Submission,
+        usage: Usage,
+    ) -> None:
+        self._next_text = next_text
+        self._head, tail = around
+        self._end = tail + b"\r\n"
+        self._size = len(self._head) + len(tail)
+        self._connection = connection
+        self._submission = submission
+        self._usage = usage
+
+    def push(self, token_id: int, outbox: Outbox) -> bool:
+        """See `Push`. False if something else has to be written first."""
+        connection = self._connection
+        if not (connection.writable and self._submission.waiting):
             return False
-        text = next_text(token_id)
-        usage.completion_tokens += 1
+        text = self._next_text(token_id)
+        self._usage.completion_tokens += 1
         if text:
             encoded = encode_json(text)
-            outbox.append((connection, b"%x\r\n%b%b%b" % (size + len(encoded), head, encoded, end)))
+            chunk = b"%x\r\n%b%b%b" % (self._size + len(encoded), self._head, encoded, self._end)
+            outbox.append((connection, chunk))
         return True
-
-    return push

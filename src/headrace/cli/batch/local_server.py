@@ -11,6 +11,7 @@ from headrace.cli.client.address import ServerAddress
 from headrace.cli.engine_launcher import EngineProcess
 from headrace.core.config import EngineConfig
 from headrace.core.errors import ErrorKind, HeadraceError
+from headrace.server import event_loop
 from headrace.server.engine_client import EngineClient
 from headrace.server.options import ServerOptions
 from headrace.server.run import BACKLOG, serve
@@ -61,7 +62,7 @@ class LocalServer:
 
     def _run(self) -> None:
         try:
-            asyncio.run(self._serve())
+            event_loop.run(self._serve())
         except asyncio.CancelledError:
             pass
         except Exception as error:
