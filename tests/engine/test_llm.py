@@ -1,11 +1,7 @@
 """`LLM` as its users meet it, on the embedded model."""
 
-import gc
-import statistics
-import threading
 from pathlib import Path
 
-import psutil
 import pytest
 
 from headrace import LLM, BeamSearchParams, HeadraceError, SamplingParams
@@ -254,22 +250,3 @@ def test_forks_are_no_cache_hits(llm: LLM) -> None:
     params = SamplingParams(n=3, max_tokens=2, seed=1)
     [output] = llm.generate("A prompt that was never seen before, of some length.", params, use_tqdm=False)
     assert output.num_cached_tokens == 0
-
-
-def test_twenty_lives_leave_nothing_behind(smollm2_gguf: Path) -> None:
-    """Create, generate, close: no thread, no process, and the memory of the first life."""
-    process, python_threads = psutil.Process(), set(threading.enumerate())
-    resident, threads, children, closed = [], [], process.children(), []
-    for _ in range(20):
-        llm = small(smollm2_gguf)
-        llm.generate("Hello", SamplingParams(temperature=0, max_tokens=2), use_tqdm=False)
-        llm.close()
-        closed.append(llm)  # close() gives the memory back, not the garbage collector
-        gc.collect()
-        resident.append(process.memory_info().rss / 2**20)
-        threads.append(process.num_threads())
-    assert set(threading.enumerate()) <= python_threads
-    assert threads[-1] <= threads[0], "the kernels' own threads stay behind"
-    assert process.children() == children
-    # medians: single lives leave a hole in the heap, or fill one
-    assert statistics.median(resident[10:]) < statistics.median(resident[1:6]) + 25, resident

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from headrace.core.errors import HeadraceError
-from headrace.engine.visible_gpus import VisibleGpus, resolve_device
+from headrace.engine.visible_gpus import VisibleGpus, one_of_several, resolve_device
 
 OLD_DRIVER = "The NVIDIA driver on your system is too old (found version 11040)."
 NONE = VisibleGpus(count=0, present=0, cuda="13.0")
@@ -39,3 +39,9 @@ def test_a_gpu_that_cannot_be_used_says_why(gpus: VisibleGpus, words: str) -> No
 def test_an_index_too_high_names_those_that_are_here() -> None:
     with pytest.raises(HeadraceError, match="torch sees 2 CUDA GPUs here, cuda:0 to cuda:1"):
         resolve_device("cuda:2", TWO)
+
+
+def test_an_engine_on_one_of_two_gpus_says_so() -> None:
+    [(_, text)] = one_of_several(torch.device("cuda", 1), 2)
+    assert text.startswith("cuda:1 alone, of 2") and text.endswith("--device cuda:0")
+    assert one_of_several(torch.device("cuda"), 1) == one_of_several(torch.device("cpu"), 2) == []

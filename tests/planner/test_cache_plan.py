@@ -173,6 +173,24 @@ def test_other_processes_are_named_where_only_they_are_in_the_way() -> None:
     assert caught.value.fix == "End the other processes on this GPU, or use another GPU"
 
 
+def test_what_this_process_holds_is_named_where_it_is_in_the_way() -> None:
+    memory = DeviceMemory("cuda", 22 * GIB, own_bytes=int(21.9 * GIB))
+    with pytest.raises(HeadraceError) as caught:
+        plan_cache(memory_plan(FACTS, SERVING, memory))
+    assert caught.value.fix == "Let go of this process's own tensors: del them, then torch.cuda.empty_cache()"
+    with pytest.raises(HeadraceError) as caught:
+        plan_cache(memory_plan(FACTS, SERVING, replace(memory, own_models=("Qwen/Qwen3-0.6B",))))
+    assert caught.value.fix == "Close what this process has loaded (Qwen/Qwen3-0.6B): llm.close()"
+    assert "this process's tensors 21.9 (with Qwen/Qwen3-0.6B, not closed)" in caught.value.rule
+
+
+def test_what_this_process_holds_is_named_beside_a_flag_that_helps() -> None:
+    plan = on_a_gpu(300, max_model_len=8192)
+    memory = replace(plan.memory, own_bytes=100 * plan.block_bytes)
+    with pytest.raises(HeadraceError, match=r"own tensors: del them, .*\. Or use --"):
+        plan_cache(memory_plan(FACTS, plan.serving, memory))
+
+
 def test_a_context_beyond_the_model_is_refused_with_both_numbers() -> None:
     with pytest.raises(HeadraceError) as caught:
         on_a_gpu(10_000, max_model_len=8193)

@@ -42,6 +42,7 @@ _HELP = {
     "generation_config": "auto for the model's own sampling defaults, vllm for none, or a directory.",
     "tensor_parallel_size": "Devices to spread the model over; only 1 so far.",
     "load_format": "Kind of weight file: auto, safetensors or gguf; dummy makes the weights up, to try out speed.",
+    "preset": "Arguments that go together, where they are not given: notebook (a T4 that is shared, a quick start).",
     "kv_cache_dtype": "Number format of the cache: auto (as the activations), or fp8 (fp8_e4m3) for twice the tokens.",
 }
 _OF_THE_MODEL = (

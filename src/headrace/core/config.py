@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from headrace.core.errors import HeadraceError, not_yet
+from headrace.core.presets import preset_named
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Quantization = Literal["none", "auto", "int8", "int4"]
@@ -72,6 +73,7 @@ class EngineConfig:
     `quantization` "auto" keeps a GGUF's own 4-bit groups where a kernel computes with them, with an int8 head.
     `kv_cache_dtype` "auto" is the dtype of the activations. `load_format` "dummy" makes up, by `seed`, the weights of
     the model that a config.json describes. `skip_tokenizer_init`: prompts are token ids, and answers have no text.
+    `preset` names arguments that go together (`core/presets.py`), for those that are not given.
     """
 
     model: str = EMBEDDED_MODEL
@@ -102,6 +104,7 @@ class EngineConfig:
     load_format: LoadFormat = "auto"
     kv_cache_dtype: KvCacheDtype = "auto"
     skip_tokenizer_init: bool = False
+    preset: str | None = None
 
     def __post_init__(self) -> None:
         _choice("dtype", self.dtype, ("auto", "float32", "bfloat16", "float16"))
@@ -127,6 +130,8 @@ class EngineConfig:
         _at_least("seed", self.seed, None)
         _at_least("max_logprobs", self.max_logprobs, -1)
         _check_device(self.device)
+        if self.preset is not None:
+            preset_named(self.preset)
         share = self.gpu_memory_utilization
         if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
             raise HeadraceError(
@@ -147,6 +152,8 @@ class EngineConfig:
             elif name not in _IGNORED and not _asks_for_nothing(name, value):
                 raise _refusal(name, value, known)
         _refuse_parallel(clean.get("tensor_parallel_size", 1))
+        if "preset" in clean:
+            clean = preset_named(clean["preset"]).completed(clean)
         return cls(**clean)  # type: ignore[arg-type]  # __post_init__ checks each value
 
 

@@ -3,6 +3,7 @@
 Nothing big is allocated before the plan says that it fits.
 """
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,14 +11,19 @@ from dataclasses import dataclass, field
 
 from headrace.core.config import EngineConfig
 from headrace.core.limits import ModelLimits
+from headrace.core.screen import screen
 from headrace.engine.engine import Engine
+from headrace.engine.environment import environment_warnings
+from headrace.engine.giving_back import nothing_left_on_failure
 from headrace.engine.kv.manager import KVManager
 from headrace.engine.loaded import EnginePlan, LoadedEngine
 from headrace.engine.plan import plan_engine
+from headrace.engine.preset import preset_line
+from headrace.engine.progress_bar import ProgressBar
 from headrace.engine.run.make import make_runner
 from headrace.engine.run.model import LoadedModel
 from headrace.engine.sched.scheduler import Scheduler
-from headrace.engine.visible_gpus import resolve_device, visible_gpus
+from headrace.engine.visible_gpus import one_of_several, resolve_device, visible_gpus
 from headrace.kernels.ops import HeadShape, Ops, kv_cache
 from headrace.kernels.select import start_kernels
 from headrace.models.decoder import Decoder
@@ -48,12 +54,21 @@ class Stopwatch:
 
 
 def load_engine(config: EngineConfig, *, with_tokenizer: bool = True) -> LoadedEngine:
-    """Build the engine that `config` describes. Raises `HeadraceError` for whatever of it cannot be served."""
+    """Build the engine that `config` describes. Raises `HeadraceError` for whatever of it cannot be served.
+
+    Whatever it raises, nothing of what was loaded by then stays.
+    """
+    with nothing_left_on_failure():
+        return _load(config, with_tokenizer=with_tokenizer)
+
+
+def _load(config: EngineConfig, *, with_tokenizer: bool) -> LoadedEngine:
     watch = Stopwatch()
     kernels = start_kernels(resolve_device(config.device))
     with watch.phase("files"):
         files = find_files(config)
-    plan = plan_engine(config, files)
+    with watch.phase("plan"):
+        plan = plan_engine(config, files)
     with watch.phase("tokenizer"):
         tokenizer = _open_tokenizer(config, files) if with_tokenizer and not config.skip_tokenizer_init else None
     with watch.phase("kernels"):
@@ -69,6 +84,7 @@ def find_files(config: EngineConfig) -> ModelFiles:
         revision=config.revision,
         download_dir=config.download_dir,
         token=config.hf_token,
+        progress=screen() is not None,
         load_format=config.load_format,
         check_config=shape_from_config,
     )
@@ -76,10 +92,10 @@ def find_files(config: EngineConfig) -> ModelFiles:
 
 def _build(plan: EnginePlan, ops: Ops, watch: Stopwatch) -> tuple[Engine, Decoder]:
     config, shape, cache, device = plan.config, plan.shape, plan.cache, plan.device
-    with watch.phase("weights"):
+    with watch.phase("weights"), ProgressBar("Loading weights", shape.num_layers, after_seconds=1) as bar:
         model = load_model(
             plan.files, shape, ops, dtype=plan.dtype, quantization=config.quantization, device=device,
-            max_model_len=cache.max_model_len, seed=config.seed,
+            max_model_len=cache.max_model_len, seed=config.seed, watched=bar.over,
         )  # fmt: skip
     with watch.phase("cache"):
         heads = HeadShape(shape.num_heads, shape.num_kv_heads, shape.head_dim)
@@ -110,8 +126,11 @@ def _report(plan: EnginePlan, model: Decoder, kernels: str, watch: Stopwatch) ->
         ("Model", f"{plan.config.model} ({plan.shape.architecture}), {size} on {plan.device.type}"),
         *((label.capitalize(), text) for label, text in model.summary),
         *(("Warning", text) for text in narrower_range(plan.config.dtype, plan.shape, plan.files.kind, plan.dtype)),
+        *(("Warning", text) for text in environment_warnings(plan.device, os.environ)),
         *([("Warning", f"there is a GPU, but {unusable}")] if unusable else []),
+        *one_of_several(plan.device, visible_gpus().count),
         ("Kernels", kernels),
+        *preset_line(plan.config, plan.memory),
         *plan.cache.lines,
         ("Seconds", watch.line()),
     ]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+from headrace.engine.open_engines import open_models
 from headrace.planner.device_memory import DeviceMemory
 from headrace.planner.estimates import CONTEXT_BYTES
 from headrace.planner.host import available_memory_bytes
@@ -45,7 +46,8 @@ def look_at(device: torch.device) -> Card:
     processes = _processes(str(properties.uuid))
     others = _others_bytes(processes, total - free - torch.cuda.memory_reserved(device))
     pids = tuple(pid for pid in processes if pid != os.getpid()) if others else ()
-    memory = DeviceMemory("cuda", total, others, torch.cuda.memory_allocated(device), pids)
+    own = torch.cuda.memory_allocated(device)
+    memory = DeviceMemory("cuda", total, others, own, pids, open_models(device) if own else ())
     return Card(device, properties.name, memory, (properties.major, properties.minor))
 
 

@@ -1,5 +1,7 @@
 """`LLM`: the engine in this process, with vLLM's offline API."""
 
+import warnings
+import weakref
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import NoReturn
@@ -12,6 +14,7 @@ from headrace.core.sampling_params import BeamSearchParams, SamplingParams
 from headrace.engine.beam import Beam, BeamSearch, checked_beam_params, run_searches
 from headrace.engine.build import load_engine
 from headrace.engine.frontend import Frontend
+from headrace.engine.giving_back import no_frames_on_failure
 from headrace.engine.loaded import LoadedEngine
 from headrace.engine.progress import GenerationProgress
 from headrace.engine.prompts import ParsedPrompt, Prompt, checked_params, parse_prompts, per_prompt
@@ -26,8 +29,9 @@ Conversation = Sequence[Message]
 class LLM:
     """A model, its engine and its tokenizer. Keyword arguments are vLLM's (see `EngineConfig`).
 
-    `close()`, or leaving the `with` block, gives all memory back. Not for several threads at once: use `AsyncLLM`.
-    Raises `HeadraceError` for a model or an argument that cannot be served.
+    `close()`, leaving the `with` block, or its end as garbage gives all memory back; so does a constructor that raises.
+    Not for several threads at once: use `AsyncLLM`. Raises `HeadraceError` for a model or an argument that cannot be
+    served.
     """
 
     def __init__(self, model: str = EMBEDDED_MODEL, **kwargs: object) -> None:
@@ -35,8 +39,13 @@ class LLM:
         with told_in_python():
             loaded = load_engine(EngineConfig.from_kwargs(model=model, **kwargs))
         self._loaded = loaded
+        self._give_back = weakref.finalize(self, loaded.close)
+        self._give_back.atexit = False  # the process's end gives it back sooner
         self._frontend = Frontend(loaded.optional_tokenizer, loaded.eos_token_ids, loaded.engine.abort)
         self._requests = 0
+        for label, text in loaded.report:
+            if label == "Warning":
+                warnings.warn(text, stacklevel=2)
 
     @property
     def config(self) -> EngineConfig:
@@ -135,11 +144,11 @@ class LLM:
         return True
 
     def close(self) -> None:
-        """Give back the model and the cache. Calling it again does nothing."""
+        """Give back the model and the cache, whoever still holds this object. Calling it again does nothing."""
         if self._loaded is not None:
-            self._loaded.close()
             self._loaded = None
             self._frontend.detach()
+            self._give_back()
 
     def __enter__(self) -> "LLM":
         return self
@@ -148,6 +157,13 @@ class LLM:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def __repr__(self) -> str:
+        """What was loaded, a line each: what a notebook shows of it."""
+        if self._loaded is None:
+            return "LLM, closed"
+        width = max(len(label) for label, _ in self.report)
+        return "\n".join(f"{label:<{width}}  {text}" for label, text in self.report)
 
     def encode(self, *_: object, **__: object) -> NoReturn:
         """Refused: pooling models are not built yet."""
@@ -191,7 +207,7 @@ class LLM:
     def _run(self, prepared: list[tuple[AddRequest, RequestStream]], show_progress: bool) -> list[RequestOutput]:
         """Run all requests to their ends. Interrupted, it leaves no request behind."""
         engine = self._open.engine
-        with GenerationProgress(len(prepared), enabled=show_progress) as progress:
+        with GenerationProgress(len(prepared), enabled=show_progress) as progress, no_frames_on_failure():
             try:
                 for message, stream in prepared:
                     engine.add(message)

@@ -1,8 +1,5 @@
 """A loaded engine with what belongs to it, and what it says of itself."""
 
-import contextlib
-import ctypes
-import gc
 from dataclasses import dataclass
 
 import msgspec
@@ -12,6 +9,7 @@ from headrace.core.config import EngineConfig
 from headrace.core.errors import HeadraceError
 from headrace.core.sampling_params import SamplingParams
 from headrace.engine.engine import Engine
+from headrace.engine.giving_back import return_memory
 from headrace.engine.prompts import no_tokenizer
 from headrace.engine.sched.scheduler import Limits
 from headrace.planner.cache_plan import CachePlan
@@ -64,6 +62,8 @@ class LoadedEngine:
         self.eos_token_ids = eos_token_ids(generation, [*plan.shape.eos_token_ids, own_eos])
         self._sampling_defaults = sampling_defaults(generation)
         self._tokenizer = tokenizer
+        self._device = plan.device
+        self._closed = False
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -102,14 +102,17 @@ class LoadedEngine:
             longest_context=limits.longest_context,
         )
 
+    def holds(self, device: torch.device) -> bool:
+        """Whether it has memory of `device`: it runs there and is not closed."""
+        return not self._closed and (self._device.type, self._device.index or 0) == (device.type, device.index or 0)
+
     def close(self) -> None:
-        """Give back the model and the cache."""
-        self.engine.close()
-        self._tokenizer = None
-        gc.collect()
-        trim_heap()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        """Give back the model and the cache. Calling it again does nothing."""
+        if not self._closed:
+            self._closed = True
+            self.engine.close()
+            self._tokenizer = None
+            return_memory()
 
 
 def _cache_config(plan: EnginePlan) -> dict[str, str]:
@@ -126,9 +129,3 @@ def _cache_config(plan: EnginePlan) -> dict[str, str]:
         "num_gpu_blocks_override": config.num_gpu_blocks_override,
     }
     return {name: str(value) for name, value in values.items()}
-
-
-def trim_heap() -> None:
-    """Have the C library give freed memory back to the system, where it can: weights leave holes of megabytes."""
-    with contextlib.suppress(AttributeError, OSError):  # not glibc
-        ctypes.CDLL(None).malloc_trim(0)

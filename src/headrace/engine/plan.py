@@ -8,6 +8,7 @@ import torch
 from headrace.core.config import EngineConfig
 from headrace.engine.card import Card, look_at
 from headrace.engine.loaded import EnginePlan
+from headrace.engine.preset import within_preset
 from headrace.engine.sched.scheduler import Limits
 from headrace.engine.visible_gpus import resolve_device
 from headrace.models.dtype import resolve_dtype, resolve_kv_dtype
@@ -33,7 +34,7 @@ def plan_engine(config: EngineConfig, files: ModelFiles, card: Card | None = Non
     dtype = resolve_dtype(config.dtype, shape, files.kind, None if card.has_bfloat16 else card.name)
     kv_dtype = resolve_kv_dtype(config.kv_cache_dtype, dtype, None if card.has_fp8 else card.name)
     serving = serving_of(config, card.memory.kind, dtype)
-    memory = memory_plan(_facts(files, shape), serving, card.memory)
+    memory = within_preset(memory_plan(_facts(files, shape), serving, card.memory), config)
     limits = Limits(serving.max_num_seqs, serving.max_num_batched_tokens, config.enable_chunked_prefill)
     return EnginePlan(config, files, shape, card.device, dtype, kv_dtype, plan_cache(memory), limits, memory)
 

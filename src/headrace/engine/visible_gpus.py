@@ -50,6 +50,15 @@ def resolve_device(name: str, gpus: VisibleGpus | None = None) -> torch.device:
     return torch.device(name)
 
 
+def one_of_several(device: torch.device, count: int) -> list[tuple[str, str]]:
+    """A report's line where an engine on one GPU leaves others alone; none where there is no other."""
+    if device.type != "cuda" or count < 2:
+        return []
+    used = device.index or 0
+    other = 0 if used else 1
+    return [("GPU", f"cuda:{used} alone, of {count}; another model can run beside it with --device cuda:{other}")]
+
+
 def _failure() -> str:
     try:
         torch.cuda.init()

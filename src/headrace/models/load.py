@@ -1,5 +1,7 @@
 """From files to a decoder that is ready to run, one layer at a time: peak memory is the final size and one layer."""
 
+from collections.abc import Callable, Iterable
+
 import torch
 
 from headrace.core.config import Quantization
@@ -25,18 +27,19 @@ def load_model(
     device: torch.device,
     max_model_len: int,
     seed: int = 0,
+    watched: Callable[[range], Iterable[int]] = iter,
 ) -> Decoder:
     """Load, cast and, where `quantization` says so, quantize a model.
 
     "auto" keeps the 4-bit groups that a GGUF has, with an int8 head, and all else dense; "int4" also rounds
     unquantized linears to groups of 32, and makes a GGUF's other types int8. Norms, biases and the embedding table
     stay in `dtype`. `seed` is that of weights that are made up ("dummy" files). Raises `HeadraceError` for a checkpoint
-    that is broken or not of this shape.
+    that is broken or not of this shape. The layers' numbers are taken from `watched`, which may show how far it is.
     """
     checkpoint = open_checkpoint(files, shape, seed)
     check_tensors(checkpoint, shape)
     builder = LinearBuilder(checkpoint, ops, quantization, dtype, device)
-    layers = [_load_layer(builder, shape, layer) for layer in range(shape.num_layers)]
+    layers = [_load_layer(builder, shape, layer) for layer in watched(range(shape.num_layers))]
     embedding, final_norm = builder.tensor([EMBEDDING]), builder.tensor([FINAL_NORM])
     head = builder.tied_head(EMBEDDING, embedding) if shape.tie_word_embeddings else builder.head(HEAD)
     cos_sin = cos_sin_table(shape, max_model_len, device)

@@ -33,8 +33,10 @@ class Cure:
 
 def cure_of(plan: MemoryPlan) -> str:
     """What to do about a plan that does not fit, as an imperative sentence."""
-    flags = flags_that_cure(plan)
-    return _elsewhere(plan) if flags is None else f"Use {flags}"
+    flags, held = flags_that_cure(plan), _held_by_us(plan)
+    if flags is None:
+        return held or _elsewhere(plan)
+    return f"{held}. Or use {flags}" if held else f"Use {flags}"
 
 
 def flags_that_cure(plan: MemoryPlan) -> str | None:
@@ -131,6 +133,16 @@ def _pairs(plan: MemoryPlan) -> Iterator[Cure]:
         lighter = memory_plan(plan.facts, replace(plan.serving, **cure.changes), plan.memory)
         for other in (*_shorter(lighter), *_smaller_steps(plan), *_fewer_sequences(plan)):
             yield Cure(f"{cure.flags} {other.flags}", {**cure.changes, **other.changes})
+
+
+def _held_by_us(plan: MemoryPlan) -> str:
+    """What to let go of in this process, where the plan would fit without it."""
+    memory = plan.memory
+    if not memory.own_bytes or not memory_plan(plan.facts, plan.serving, memory.without_own).fits:
+        return ""
+    if memory.own_models:
+        return f"Close what this process has loaded ({', '.join(memory.own_models)}): llm.close()"
+    return "Let go of this process's own tensors: del them, then torch.cuda.empty_cache()"
 
 
 def _elsewhere(plan: MemoryPlan) -> str:

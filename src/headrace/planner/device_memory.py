@@ -9,7 +9,8 @@ class DeviceMemory:
     """The memory of a GPU, or what a CPU's host has free. All sizes in bytes.
 
     `total_bytes` is the total that CUDA reports, or the host's memory that is available. `others_bytes` is what other
-    processes hold of it and `pids` who they are, where the driver says so; `own_bytes` what this process's tensors do.
+    processes hold of it and `pids` who they are, where the driver says so; `own_bytes` what this process's tensors do,
+    and `own_models` the models among them whose engines are not closed.
     """
 
     kind: Literal["cuda", "cpu"]
@@ -17,6 +18,7 @@ class DeviceMemory:
     others_bytes: int = 0
     own_bytes: int = 0
     pids: tuple[int, ...] = ()
+    own_models: tuple[str, ...] = ()
 
     @property
     def on_cpu(self) -> bool:
@@ -27,6 +29,11 @@ class DeviceMemory:
     def alone(self) -> "DeviceMemory":
         """The same device without other processes."""
         return replace(self, others_bytes=0, pids=())
+
+    @property
+    def without_own(self) -> "DeviceMemory":
+        """The same device once this process has given back what it holds."""
+        return replace(self, own_bytes=0, own_models=())
 
     def allowed_bytes(self, share: float) -> int:
         """What may be used: a share of a GPU (--gpu-memory-utilization), or all that a host has free."""

@@ -128,7 +128,10 @@ def _graphs(outline: ModelOutline, serving: Serving) -> MemoryLine:
 
 def _held_already(memory: DeviceMemory) -> Iterator[MemoryLine]:
     if memory.own_bytes:
-        yield MemoryLine("This process's tensors", memory.own_bytes, "torch.cuda.memory_allocated() before the start")
+        models = ", ".join(memory.own_models)
+        who = f"with {models}, not closed" if models else ""
+        source = "torch.cuda.memory_allocated() before the start"
+        yield MemoryLine("This process's tensors", memory.own_bytes, source, who=who)
     if memory.others_bytes:
         pids = f"pid {', '.join(map(str, memory.pids))}" if memory.pids else ""
         yield MemoryLine("Other processes", memory.others_bytes, "taken before the start", who=pids)
