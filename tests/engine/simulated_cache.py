@@ -3,6 +3,8 @@
 from collections import deque
 from collections.abc import Callable
 
+import numpy as np
+
 from headrace.engine.kv.manager import KVManager
 from headrace.engine.request import Request, State
 from headrace.engine.sched.plan import StepPlan
@@ -78,11 +80,14 @@ class Simulation:
         return token
 
     def _commit(self, plan: StepPlan, tokens: dict[int, int]) -> None:
-        for row in plan.rows:
+        made = [tokens[row.request.uid] for row in plan.rows[: len(plan.decodes)]]
+        taken, uids = self.scheduler.commit_decodes(plan, np.array(made, np.int32))
+        assert [row.request.uid for row, was in zip(plan.rows, taken, strict=False) if was] == uids.tolist()
+        apart = [row for row, was in zip(plan.rows, taken, strict=False) if not was]
+        for row in apart + plan.single:
             request = row.request
-            if self.scheduler.commit(row) and row.samples:
-                request.tokens.append(tokens[request.uid])
-                if len(request.tokens) >= request.max_total_tokens:
+            if self.scheduler.commit(row, tokens.get(request.uid)):
+                if row.samples and len(request.tokens) >= request.max_total_tokens:
                     self.scheduler.finish(request)
             elif request.state is State.FINISHED:
                 self.truth.pop(request.uid, None)

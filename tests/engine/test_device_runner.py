@@ -82,6 +82,26 @@ def test_logprobs_of_prompt_and_answer(bigram: BigramEngine, table: Tensor) -> N
         assert entry[token].logprob == pytest.approx(float(expected[before, token]), abs=1e-5)
 
 
+def test_penalties_and_logprobs_are_those_of_a_cpu_under_preemption(table: Tensor) -> None:
+    """Tokens are counted on the device, two steps in flight, and anew when a row is given again."""
+    asked = {"repetition_penalty": 1.3, "frequency_penalty": 0.6, "presence_penalty": 0.4}
+    few = BigramEngine(table, on_device=True, depth=2, max_num_seqs=6, budget=24, num_blocks=10, prefix_caching=False)
+    answers = []
+    for engine in (few, BigramEngine(table)):
+        for n in range(6):
+            engine.add([n, n + 1, n], params(max_tokens=20, logprobs=n or None, **(asked if n % 2 else {})))
+        answers.append(engine.run())
+    assert few.engine.stats().num_preemptions > 0
+    for uid, expected in answers[1].items():
+        assert answers[0][uid].tokens == expected.tokens
+        for found, entry in zip(answers[0][uid].logprobs, expected.logprobs, strict=True):
+            assert (found is None) == (entry is None) == (uid == 0)
+            assert list(found or ()) == list(entry or ())
+            for token, item in (entry or {}).items():
+                assert found[token].logprob == pytest.approx(item.logprob, abs=1e-5)
+                assert found[token].rank == item.rank
+
+
 def test_the_same_seed_gives_the_same_tokens_alone_and_among_others(table: Tensor) -> None:
     def answer(others: int) -> list[int]:
         bigram = BigramEngine(table, on_device=True, depth=2)

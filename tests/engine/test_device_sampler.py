@@ -1,10 +1,10 @@
 """Sampling for a GPU, on one where there is one and interpreted elsewhere: what the kernels do not know of is right."""
 
-import math
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import pytest
 import torch
 from live_bytes import LiveBytes
@@ -12,9 +12,9 @@ from torch import Tensor
 
 from headrace.core.sampling_params import SamplingParams
 from headrace.engine.request import Request
-from headrace.engine.sample.device_sampler import DeviceSampler, Special
+from headrace.engine.sample.device_sampler import DeviceSampler, StepDetails
 from headrace.engine.sched.plan import PlannedRow
-from headrace.kernels.gpu.row_params import PARAM_FIELDS, pack_row_params
+from headrace.kernels.gpu.row_params import MOST_DESCRIBED, PARAM_FIELDS, RowParams
 from headrace.planner.estimates import EDITED_BYTES, PENALTY_BYTES
 from headrace.planner.step_sizes import EDITED_ROWS
 
@@ -63,22 +63,27 @@ class Steps:
 
     def run(
         self, logits: Tensor, requests: list[Request], known: int = len(PROMPT)
-    ) -> tuple[list[int], Special | None]:
+    ) -> tuple[list[int], StepDetails | None]:
         """The tokens of a step in which each request has `known` tokens, whatever the host has read of them."""
         planned = [PlannedRow(request, known - 1, 1, known) for request in requests]
         rows = torch.tensor([request.row for request in requests], dtype=torch.int32, device=DEVICE)
         positions = torch.full_like(rows, known)
         tokens, on_device = torch.full_like(rows, -1), logits.to(DEVICE)
         where = (rows, positions, self.params, tokens, self.last_tokens)
-        special = None
         with no_waiting():
-            if self.sampler.is_special(planned):
-                special = self.sampler.sample_special(on_device, planned, *where)
+            if self.sampler.is_special(*columns(planned)):
+                details = self.sampler.sample_special(on_device, planned, *where)
             else:
                 self.sampler.sample(on_device, *where)
+                details = self.sampler.details(columns(planned)[0])
         assert torch.equal(self.last_tokens[rows.long()], tokens)
         assert torch.equal(on_device, logits.to(DEVICE)), "the logits were changed"
-        return tokens.tolist(), special
+        return tokens.tolist(), details
+
+
+def columns(planned: list[PlannedRow]) -> tuple[np.ndarray, np.ndarray]:
+    """The rows and how many tokens each has."""
+    return np.array([row.request.row for row in planned], np.int32), np.array([row.known for row in planned], np.int32)
 
 
 @pytest.fixture
@@ -92,25 +97,36 @@ def random_logits(rows: int, seed: int = 1) -> Tensor:
 
 def test_params_of_a_request(steps: Steps) -> None:
     drawn = steps.admit(temperature=0.5, top_k=7, top_p=0.5, min_p=0.25)
-    assert steps.sampler.params_of(drawn) == pack_row_params(0.5, 7, 0.5, 0.25, seed=7)
+    assert steps.sampler.params_of(drawn) == RowParams(0.5, 7, 0.5, 0.25, seed=7).pack()
     everything = steps.admit(temperature=1.0, top_k=VOCAB_SIZE)
-    assert steps.sampler.params_of(everything) == pack_row_params(1.0, 0, 1.0, 0.0, seed=7)
-    assert steps.sampler.params_of(steps.admit(temperature=1e-6)) == pack_row_params(0.0, 0, 1.0, 0.0, seed=7)
+    assert steps.sampler.params_of(everything) == RowParams(1.0, seed=7).pack()
+    assert steps.sampler.params_of(steps.admit(temperature=1e-6)) == RowParams(0.0, seed=7).pack()
+    shy = steps.admit(temperature=1.0, repetition_penalty=1.5, frequency_penalty=0.5, presence_penalty=-0.25)
+    assert steps.sampler.params_of(shy) == RowParams(1.0, 0, 1.0, 0.0, 7, 1.5, 0.5, -0.25).pack()
+    for asked, described in ((0, 0), (MOST_DESCRIBED, MOST_DESCRIBED), (MOST_DESCRIBED + 1, -1), (-1, -1)):
+        told = steps.admit(logprobs=asked)
+        assert steps.sampler.params_of(told) == RowParams(0.0, seed=7, described=described).pack()
+        steps.free.append(told.row)
 
 
 def test_which_rows_are_special(steps: Steps) -> None:
     def is_special(known: int, **parameters: object) -> bool:
         request = steps.admit(**parameters)
         steps.free.append(request.row)  # the next one gets the same row
-        return steps.sampler.is_special([PlannedRow(request, known - 1, 1, known)])
+        return steps.sampler.is_special(*columns([PlannedRow(request, known - 1, 1, known)]))
 
     for asked in (
-        {"logit_bias": {1: 2.0}}, {"allowed_token_ids": [1]}, {"logprobs": 0}, {"presence_penalty": 0.5},
-        {"frequency_penalty": 0.5}, {"repetition_penalty": 1.5}, {"bad_words_token_ids": [[1, 2]]},
+        {"logit_bias": {1: 2.0}}, {"allowed_token_ids": [1]}, {"bad_words_token_ids": [[1, 2]]}, {"logprobs": -1},
+        {"logprobs": MOST_DESCRIBED + 1},
     ):  # fmt: skip
         assert is_special(50, **asked), asked
         assert not is_special(50), "the row's next request is not special"
     assert not is_special(50, temperature=0.7, top_k=4, top_p=0.5, min_p=0.1)
+    for asked in (
+        {"logprobs": 0}, {"logprobs": MOST_DESCRIBED}, {"presence_penalty": 0.5}, {"frequency_penalty": 0.5},
+        {"repetition_penalty": 1.5},
+    ):  # fmt: skip
+        assert not is_special(50, **asked), asked
     assert is_special(6, min_tokens=4, stop_token_ids=[1])
     assert not is_special(7, min_tokens=4, stop_token_ids=[1])
 
@@ -145,16 +161,21 @@ def test_every_edit_in_one_step(steps: Steps) -> None:
 def test_penalties_follow_tokens_that_the_host_has_not_read(steps: Steps) -> None:
     """By the formulas, step by step, the prompt's tokens counted for repetition only."""
     asked = {"repetition_penalty": 1.3, "frequency_penalty": 0.4, "presence_penalty": 0.7}
-    output = [11, 12, 11]
-    requests = [steps.admit(), steps.admit([*PROMPT, *output], **asked), steps.admit(), steps.admit(**asked)]
-    logits = random_logits(4, seed=3) / 3
-    outputs = [[*output], []]
+    outputs: dict[int, list[int]] = {1: [11, 12, 11], 3: [], 4: []}
+    logits = random_logits(5, seed=3) / 3
+    best = int(logits[4].argmax())
+    requests = [steps.admit(), steps.admit([*PROMPT, *outputs[1]], **asked), steps.admit(), steps.admit(**asked)]
+    requests.append(steps.admit(logit_bias={best: -0.5}, **asked))
+    biased = logits.clone()
+    biased[4, best] -= 0.5
     for step in range(12):
-        tokens, _ = steps.run(logits, requests, known=6 + step)
-        for row, so_far in zip((1, 3), outputs, strict=True):
-            assert tokens[row] == penalized(logits[row], so_far), f"step {step}"
-            so_far.append(tokens[row])
-    assert len(set(outputs[0])) > 4
+        num_rows = 4 + step % 2  # every other step has a row that the kernels alone do not suffice for
+        tokens, _ = steps.run(logits[:num_rows], requests[:num_rows], known=6 + step)
+        for row, so_far in outputs.items():
+            if row < num_rows:
+                assert tokens[row] == penalized(biased[row], so_far), f"step {step}"
+                so_far.append(tokens[row])
+    assert len(set(outputs[1])) > 4
 
 
 def penalized(logits: Tensor, output: list[int]) -> int:
@@ -180,48 +201,70 @@ def test_a_row_that_is_used_again_starts_anew(steps: Steps) -> None:
     assert steps.run(logits, [steps.admit(logprobs=1)])[0] == [best]
 
 
-def test_logprobs_are_those_of_the_raw_logits(steps: Steps) -> None:
-    logits = random_logits(4)
+@pytest.mark.parametrize("whole", [False, True], ids=["by the kernels", "beside the whole vocabulary"])
+def test_logprobs_are_those_of_the_raw_logits(steps: Steps, whole: bool) -> None:
+    """Whatever is sampled before they are read."""
+    logits = random_logits(5)
+    asked = {"repetition_penalty": 1.5, "frequency_penalty": 1.0, "presence_penalty": 1.0}
     requests = [
-        steps.admit(logprobs=2, logit_bias={1: 100.0}),
+        steps.admit([*PROMPT, int(logits[0].argmax())], logprobs=2, **asked),
         steps.admit(),
         steps.admit(temperature=1.0, logprobs=0),
-        steps.admit(logprobs=-1),
-    ]
-    tokens, special = steps.run(logits, requests)
-    assert special is not None
+        steps.admit(logprobs=MOST_DESCRIBED),
+        steps.admit(logprobs=-1, logit_bias={1: 100.0}),
+    ][: 5 if whole else 4]
+    tokens, details = steps.run(logits[: len(requests)], requests)
+    steps.run(random_logits(len(requests), seed=2), requests, known=4)
+    assert details is not None
     if DEVICE.type == "cuda":
         torch.cuda.synchronize()
-    found = special.read_logprobs()
-    assert {i: len(entry) for i, entry in found.items()} == {0: 3, 2: 1, 3: VOCAB_SIZE}
+    found = details.read_logprobs()
+    assert found.keys() == {0, 2, 3, 4} - ({4} if not whole else set())
     expected = logits.log_softmax(-1)
     for i, entry in found.items():
-        assert next(iter(entry)) == tokens[i]
+        most = expected[i].argsort(descending=True)[: {0: 2, 2: 0, 3: MOST_DESCRIBED, 4: VOCAB_SIZE}[i]]
+        assert list(entry) == list(dict.fromkeys([tokens[i], *most.tolist()]))
         for token, item in entry.items():
             assert item.logprob == pytest.approx(float(expected[i, token]), abs=1e-5)
             assert item.rank == int((expected[i] > expected[i, token]).sum()) + 1
-    assert tokens[0] == 1
-    assert sum(math.exp(item.logprob) for item in found[3].values()) == pytest.approx(1, abs=1e-4)
+    assert not whole or tokens[4] == 1
 
 
 def test_nothing_is_read_for_rows_without_logprobs(steps: Steps) -> None:
-    _, special = steps.run(random_logits(1), [steps.admit(logit_bias={1: 1.0})])
-    assert special is not None and special.read_logprobs() == {}
+    _, details = steps.run(random_logits(1), [steps.admit(logit_bias={1: 1.0})])
+    assert details is not None and details.read_logprobs() == {}
+    asked = steps.admit(logprobs=2)
+    steps.free.append(asked.row)
+    assert steps.run(random_logits(1), [steps.admit()])[1] is None
 
 
-@pytest.mark.parametrize("asked", [{"repetition_penalty": 1.3, "logprobs": 2}, {"logprobs": -1}], ids=str)
+def test_tokens_are_counted_anew_after_a_preemption(steps: Steps) -> None:
+    """Of one that the prompt has too, at most as many as an int16 holds."""
+    often, other = PROMPT[0], 20
+    asked = {"frequency_penalty": 0.001, "repetition_penalty": 2.0}
+    request = steps.admit([*PROMPT, *[often] * 40_000], **asked)
+    steps.free.append(request.row)
+    request = steps.admit(request.tokens, **asked)
+    logits = torch.full((1, VOCAB_SIZE), -200.0)
+    logits[0, other] = -3.0
+    for height, expected in ((60.0, often), (59.0, other)):  # half of it, less 32.767
+        logits[0, often] = height
+        assert steps.run(logits, [request])[0] == [expected]
+
+
+@pytest.mark.parametrize("asked", [{"repetition_penalty": 1.3, "logit_bias": {1: 0.1}}, {"logprobs": -1}], ids=str)
 def test_special_rows_take_the_memory_that_is_planned(asked: dict[str, object]) -> None:
     """More of them than are edited at a time, each as if it were alone."""
     num_rows, vocab_size = 2 * EDITED_ROWS + 6, 1000
     logits = torch.randn(num_rows, vocab_size, generator=torch.Generator().manual_seed(4))
     with LiveBytes() as live:
         many, alone = Steps(num_rows, vocab_size), Steps(num_rows, vocab_size)
-        at_rest = live.now
-        tokens, special = many.run(logits, [many.admit(**asked) for _ in range(num_rows)])
+        at_rest = live.now - int(num_rows * vocab_size * PENALTY_BYTES.value)
+        tokens, details = many.run(logits, [many.admit(**asked) for _ in range(num_rows)])
         planned = vocab_size * (num_rows * PENALTY_BYTES.value + EDITED_ROWS * EDITED_BYTES.value)
-        host = vocab_size * num_rows * (4 + 8) if asked["logprobs"] == -1 and DEVICE.type == "cpu" else 0
+        host = vocab_size * num_rows * (4 + 8) if "logprobs" in asked and DEVICE.type == "cpu" else 0
         assert live.peak - at_rest < planned + host + SLACK_BYTES
-    assert special is not None and len(special.read_logprobs()) == num_rows
+    assert details is not None and len(details.read_logprobs()) == (num_rows if "logprobs" in asked else 0)
     for row in (0, EDITED_ROWS, num_rows - 1):
         assert alone.run(logits[row : row + 1], [alone.admit(**asked)])[0] == [tokens[row]]
 

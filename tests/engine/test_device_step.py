@@ -14,7 +14,7 @@ from headrace.engine.run.device.program import StepProgram
 from headrace.engine.run.device.queue import DeviceQueue
 from headrace.engine.run.device.rows import DeviceRows
 from headrace.engine.run.model import LoadedModel
-from headrace.engine.sched.plan import PlannedRow
+from headrace.engine.sched.plan import PlannedRow, StepPlan
 from headrace.kernels.batch import make_step_batch
 from headrace.kernels.ops import HeadShape, LayerCache, StepBatch, kv_cache
 from headrace.kernels.torch_ops import TorchOps
@@ -50,10 +50,10 @@ class Device:
     def step(self, planned: list[PlannedRow], *, padded_tokens: int = 0, padded_rows: int = 0) -> Tensor:
         for row in planned:
             self.rows.extend(row.request)
-        facts = self.mailbox.send(planned, self.rows.take_changes())
+        facts = self.mailbox.send(StepPlan(planned), self.rows.take_changes())
         lens = [np.pad(lens, (0, padded_rows)) for lens in (facts.query_lens, facts.kv_lens)]
         self.program.forward(facts.num_tokens + padded_tokens, *lens)
-        return self.program.logits(len(facts.sampling)).flatten()
+        return self.program.logits(facts.num_samples).flatten()
 
 
 @pytest.fixture

@@ -65,7 +65,7 @@ def test_the_bytes_of_known_lines() -> None:
     assert nbytes["Weights"] == 2 * 8_030_261_248
     assert nbytes["LoRA slots"] == pytest.approx(8 * 83.9e6, rel=0.001)
     assert nbytes["Activations"] == 8192 * (4096 * (4 + 2 * 2) + 3 * 14336 * 2)
-    assert nbytes["Logits and sampling"] == 128256 * (256 * (2 + 5) + 32 * 40)
+    assert nbytes["Logits and sampling"] == 128256 * (256 * (2 + 2) + 32 * 40)
     assert nbytes["Rotary table"] == 131072 * 128 * 4
 
 

@@ -5,7 +5,10 @@ The same object serves `LLM` in its own process and the engine process behind th
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
 
 from headrace.core.continuation import check_continuation
 from headrace.core.errors import ErrorKind, HeadraceError
@@ -82,14 +85,14 @@ class Engine:
         `on_begin` is called with the number of tokens of a step that is about to be launched.
         """
         plan = self.scheduler.schedule()
-        if plan.rows:
+        if plan.num_tokens:
             _note_queue_seconds(plan)
             if on_begin is not None:
                 on_begin(plan.num_tokens)
             self._in_flight.append(self._runner.launch(plan))
         elif not self._in_flight and self.scheduler.has_work:
             raise HeadraceError("No request can go on, and none is being computed", kind=ErrorKind.INTERNAL)
-        if not self._in_flight or (plan.rows and len(self._in_flight) < self._max_in_flight):
+        if not self._in_flight or (plan.num_tokens and len(self._in_flight) < self._max_in_flight):
             return None
         self._steps += 1
         return self._commit(self._in_flight.popleft())
@@ -133,24 +136,44 @@ class Engine:
 
     def _commit(self, step: Step) -> StepOutput:
         tokens, logprobs = step.read()
-        output = OutputColumns(step.plan.num_tokens)
+        plan, output = step.plan, OutputColumns(step.plan.num_tokens)
         for row, tensors in step.prompt_logprobs:
             params = row.request.params
             row.request.prompt_logprobs += tensors.read([params.prompt_logprobs or 0] * len(tensors.tokens))
-        commit = self.scheduler.commit
-        for row in step.plan.rows:
-            if commit(row) and row.samples:
-                uid = row.request.uid
-                self._take(row, tokens[uid], logprobs.get(uid) if logprobs else None, output)
+        singly = self._commit_decodes(plan, tokens[: len(plan.decodes)], logprobs, output)
+        for place in singly:
+            self._commit_row(plan.decodes[place], int(tokens[place]), logprobs.get(place), output)
+        place = len(plan.decodes)
+        for row in plan.single:
+            if row.samples:
+                self._commit_row(row, int(tokens[place]), logprobs.get(place), output)
+                place += 1
+            else:
+                self.scheduler.commit(row, None)
         return output.message()
 
-    def _take(self, row: PlannedRow, token: int, logprobs: TokenLogprobs | None, output: OutputColumns) -> None:
+    def _commit_decodes(
+        self, plan: StepPlan, tokens: NDArray[np.int32], logprobs: Mapping[int, TokenLogprobs], output: OutputColumns
+    ) -> list[int]:
+        """Commit as columns what can be; the places of the others, of which there is more to say."""
+        if not len(tokens):
+            return []
+        taken, uids = self.scheduler.commit_decodes(plan, tokens, [place for place in logprobs if place < len(tokens)])
+        self._generation_tokens += len(uids)
+        if len(uids) == len(tokens):
+            output.add_all(uids, tokens)
+            return []
+        output.add_all(uids, tokens[taken])
+        return np.flatnonzero(~taken).tolist()
+
+    def _commit_row(self, row: PlannedRow, token: int, logprobs: TokenLogprobs | None, output: OutputColumns) -> None:
         """Append a new token to its request, and end the request if that was its last."""
+        if not self.scheduler.commit(row, token):
+            return
         request = row.request
         if row.known == request.num_given:
             output.first(request)
             self._prompt_tokens += 0 if request.forked else request.num_given
-        request.tokens.append(token)
         finish, stop_token = _finish(request, token)
         output.add(request.uid, token, logprobs)
         self._generation_tokens += 1

@@ -2,6 +2,9 @@
 
 from array import array
 
+import numpy as np
+from numpy.typing import NDArray
+
 from headrace.core.outputs import TokenLogprobs
 from headrace.engine.request import Request
 from headrace.wire.messages import RUNNING, StepOutput
@@ -14,8 +17,8 @@ class OutputColumns:
 
     def __init__(self, num_tokens: int) -> None:
         self._num_tokens = num_tokens
-        self._uids: list[int] = []
-        self._tokens: list[int] = []
+        self._uids = array("q")
+        self._tokens = array("i")
         self._ends: list[tuple[int, int, int]] = []
         self._logprobs: dict[int, TokenLogprobs] = {}
         self._prompt_logprobs: dict[int, list[TokenLogprobs | None]] = {}
@@ -32,6 +35,11 @@ class OutputColumns:
         self._queue_seconds[request.uid] = request.queue_seconds or 0.0
         if len(request.prompt_logprobs) == request.num_prompt and request.params.prompt_logprobs is not None:
             self._prompt_logprobs[request.uid] = request.prompt_logprobs
+
+    def add_all(self, uids: NDArray[np.int64], tokens: NDArray[np.int32]) -> None:
+        """Rows [N] whose sequences go on."""
+        self._uids.frombytes(uids.tobytes())
+        self._tokens.frombytes(tokens.tobytes())
 
     def add(self, uid: int, token: int, logprobs: TokenLogprobs | None) -> None:
         """A row whose sequence goes on, unless `last` follows."""
@@ -53,8 +61,8 @@ class OutputColumns:
         for row, reason, token in self._ends:
             finish[row], stop_tokens[row] = reason, token
         return StepOutput(
-            array("q", self._uids).tobytes(),
-            array("i", self._tokens).tobytes(),
+            self._uids.tobytes(),
+            self._tokens.tobytes(),
             finish.tobytes(),
             stop_tokens.tobytes(),
             [self._logprobs.get(row) for row in range(count)] if self._logprobs else None,

@@ -26,6 +26,7 @@ class Request:
     blocks can be found by their hash. `key` orders requests, lower first. `keep_blocks` leaves a finished request its
     blocks until it is released, so that others can be forked off it; a `forked` one never computed its own prompt.
     `block_replaced`: one of its blocks is another since its table was last written where steps are computed.
+    While it is `decoding`, what changes with each step is in the scheduler's columns and not in here.
     `end_token_ids` are all those that may end it. `arrival` is when it came (`time.monotonic`), and `queue_seconds`
     how long its prompt then waited for its first step.
     """
@@ -55,6 +56,7 @@ class Request:
     num_preemptions: int = 0
     forked: bool = False
     block_replaced: bool = False
+    decoding: bool = False
     row: int = -1
     blocks: list[int] = field(default_factory=list)
     hashes: list[bytes] = field(default_factory=list)

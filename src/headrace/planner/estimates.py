@@ -39,14 +39,14 @@ FRAGMENTED_SHARE: Final = Estimate(
     0.025, "estimate: the allocator is reported to lose 2 to 3 % of what a step takes", "2026-11-23"
 )
 PENALTY_BYTES: Final = Estimate(
-    5, "by construction: what penalties count of each row, an int32 and a bool for each token", "2026-11-24"
+    2, "by construction: what penalties count of each row, an int16 for each token", "2026-11-24"
 )
 EDITED_BYTES: Final = Estimate(
-    40, "by construction: the most that logprobs of the whole vocabulary, or penalties, hold at once", "2026-11-24"
+    40, "by construction: the most that logprobs of the whole vocabulary, or biases, hold at once", "2026-11-24"
 )
 """For each token of EDITED_ROWS rows.
 
-Penalties: the row as it was, edited, and gathered, its counts, factors and quotients (4 each), and a bool: 25. Logprobs
-of the whole vocabulary: the row twice and its logprobs (4 each), values and places in order (4 + 8), and what it takes
-to sort an eighth of the rows: below 40. Those of a prompt hold the row in the model's dtype instead of once more.
+Biases: the row as it was, and edited (4 each). Logprobs of the whole vocabulary: the row twice and its logprobs (4
+each), values and places in order (4 + 8), and what it takes to sort an eighth of the rows: below 40. Those of a prompt
+hold the row in the model's dtype instead of once more.
 """

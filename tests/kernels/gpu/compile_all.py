@@ -26,8 +26,9 @@ from headrace.kernels.gpu.decode_plan import chunk_rule, decode_plan_launch, emp
 from headrace.kernels.gpu.device import GpuTraits
 from headrace.kernels.gpu.exchange import hand_out_launch, receive_launch
 from headrace.kernels.gpu.gemv import gemv_launch
+from headrace.kernels.gpu.held_matmul import held_matmul_launch
 from headrace.kernels.gpu.launch import Argument, Launch
-from headrace.kernels.gpu.linear_tiles import gemv_tiles, matmul_tiles
+from headrace.kernels.gpu.linear_tiles import gemv_tiles, held_tiles, matmul_tiles
 from headrace.kernels.gpu.prefill_attention import prefill_attention_launch
 from headrace.kernels.gpu.prepare_step import StepRows, StepTensors, lay_out_step_launch
 from headrace.kernels.gpu.rms_norm import rms_norm_launch
@@ -49,6 +50,7 @@ POINTERS = {
     torch.float16: "*fp16",
     torch.float32: "*fp32",
     FP8: "*fp8e4nv",
+    torch.int16: "*i16",
     torch.int32: "*i32",
     torch.int64: "*i64",
 }
@@ -111,6 +113,9 @@ def linear_launches(dtype: torch.dtype, traits: GpuTraits) -> Iterator[tuple[str
         yield f"gemv, {tokens}: down", gemv_launch(inner, down, None, x, tiles[2], added=True)
     if traits.copies_asynchronously:
         x, y, inner = empty(16, 1024, dtype=dtype), empty(16, 1024), wide[:16]
+        held, held_added = held_tiles(16, 1024, 3072, True, traits), held_tiles(16, 3072, 1024, False, traits)
+        yield "held_matmul: gate and up", held_matmul_launch(x, weights[6144], None, inner, held, gated=True)
+        yield "held_matmul: down", held_matmul_launch(inner, down, None, y, held_added, added=True)
         gated, added = matmul_tiles(16, 1024, 3072, True, traits), matmul_tiles(16, 3072, 1024, False, traits)
         yield "small_matmul: gate and up", small_matmul_launch(x, weights[6144], None, inner, gated, gated=True)
         yield "small_matmul: down", small_matmul_launch(inner, down, None, y, added, added=True)
@@ -119,11 +124,11 @@ def linear_launches(dtype: torch.dtype, traits: GpuTraits) -> Iterator[tuple[str
 def sampling_launches(dtype: torch.dtype) -> Iterator[tuple[str, Launch]]:
     """Sampling from logits as the model makes them, and from edited ones; of few rows and of many."""
     vocab_size, params = 151_936, empty(512, PARAM_FIELDS, dtype=torch.int32)
-    workspace = empty_workspace(256, vocab_size, META)
+    workspace, seen = empty_workspace(256, vocab_size, META), empty(512, vocab_size, dtype=torch.int16)
     for rows, kind, name in ((1, dtype, "1"), (256, dtype, "256"), (8, torch.float32, "edited")):
         column = empty(rows, dtype=torch.int32)
         logits = empty(rows, vocab_size, dtype=kind)
-        first, second = sample_launches(logits, column, column, params, column, params[:, 0], workspace)
+        first, second = sample_launches(logits, column, column, params, seen, column, params[:, 0], workspace)
         yield f"sampling_scores, {name}", first
         if rows < MANY_ROWS:
             yield f"sampling_choice, {name}", second

@@ -1,4 +1,4 @@
-"""Sampling by its definition, in torch and double precision: the noise, the tokens that truncation leaves, the best."""
+"""Sampling by its definition, in torch: penalties, the noise, the tokens that truncation leaves, the best, logprobs."""
 
 import math
 from dataclasses import dataclass
@@ -6,18 +6,37 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from headrace.kernels.gpu.row_params import NO_DESCRIPTION
+
 _WORD = 0xFFFF_FFFF
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What one row asks for; 0, 1 and 0 are top_k, top_p and min_p off."""
+    """What one row asks for; 0, 1 and 0 are top_k, top_p and min_p off; `described` is how many tokens are."""
 
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
     min_p: float = 0.0
     seed: int = 0
+    repetition: float = 1.0
+    frequency: float = 0.0
+    presence: float = 0.0
+    described: int = NO_DESCRIPTION
+
+    @property
+    def has_penalties(self) -> bool:
+        """Whether what was seen matters."""
+        return (self.repetition, self.frequency, self.presence) != (1.0, 0.0, 0.0)
+
+
+def penalized(logits: Tensor, asked: Asked, in_prompt: Tensor, counts: Tensor) -> Tensor:
+    """Logits [V] in fp32, given which tokens the prompt has, bool [V], and how often each was put out, int [V]."""
+    x = logits.float()
+    factor = torch.where(in_prompt | (counts > 0), asked.repetition, 1.0)
+    x = torch.where(x > 0, x / factor, x * factor)
+    return x - asked.frequency * counts - asked.presence * (counts > 0)
 
 
 def noise(seeds: Tensor, positions: Tensor, tokens: Tensor) -> Tensor:

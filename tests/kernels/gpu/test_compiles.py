@@ -33,7 +33,7 @@ KERNELS = {
     "rope_and_cache": 4 * KIB,
     "copy_blocks": 0,
     "decode_plan": KIB,
-    "decode_attention": 16 * KIB,
+    "decode_attention": 24 * KIB,
     "decode_attention of few rows": 48 * KIB,
     "prefill_attention": 112 * KIB,
     "gemv, 1: qkv": KIB,
@@ -50,7 +50,12 @@ KERNELS = {
 }
 """Shared memory that each may use at most, on any card: more would let fewer programs share a multiprocessor."""
 
-OF_MATRICES = {"small_matmul: gate and up": 64 * KIB, "small_matmul: down": 64 * KIB}
+OF_MATRICES = {
+    "held_matmul: gate and up": 64 * KIB,
+    "held_matmul: down": 64 * KIB,
+    "small_matmul: gate and up": 64 * KIB,
+    "small_matmul: down": 64 * KIB,
+}
 """The same of those that need matrix instructions: sm_80 and later."""
 
 OF_FP8 = {
@@ -63,13 +68,10 @@ OF_FP8 = {
 """The same of those that have a cache in fp8, on the cards that know it: sm_89 and later."""
 
 SPILLED_BYTES = {
-    ("decode_attention", 80): 16,
-    ("decode_attention of few rows", 80): 16,
     ("decode_attention of few rows", 86): 16,
     ("decode_attention of few rows", 89): 16,
     ("prefill_attention", 90): 256,
-    ("decode_attention of few rows, fp8", 89): 32,
-    ("decode_attention of few rows, fp8", 90): 32,
+    ("decode_attention of few rows, fp8", 89): 16,
     ("prefill_attention, fp8", 90): 256,
 }
 """What a kernel may keep in memory for want of registers, a thread; all others nothing.

@@ -9,8 +9,8 @@ from headrace.kernels.gpu.ops import TritonOps
 from headrace.kernels.ops import ResidualStream
 
 GEMV, MATMUL, CUBLAS = (1, 2), (3, 16), (17,)
-SHAPES = [(256, 96), (1024, 48), (520, 20), (1280, 34)]
-"""Inputs and outputs: whole tiles, one program's, and such as do not divide."""
+SHAPES = [(256, 96), (1024, 48), (384, 32), (2048, 160), (520, 20), (1280, 34)]
+"""Inputs and outputs: whole tiles, one program's, three turns, more than registers hold, and such as do not divide."""
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)

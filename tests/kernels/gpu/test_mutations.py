@@ -19,7 +19,7 @@ from checks import (
     check_rope_and_fp8_cache,
     check_silu_and_mul,
 )
-from sampling_checks import check_random_rows
+from sampling_checks import DESCRIBED, PENALIZED, check_random_rows
 from sampling_twin import Asked
 
 from headrace.kernels.gpu.ops import TritonOps
@@ -34,6 +34,8 @@ USERS = {
     "merge": ("decode_attention",),
     "sampling_noise": ("sampling_scores",),
     "sampling_truncation": ("sampling_choice",),
+    "sampling_penalties": ("sampling_scores",),
+    "sampling_logprobs": ("sampling_choice",),
 }
 """Modules without a kernel of their own, and the kernels that call them."""
 MUTATIONS: dict[str, tuple[str, str, str, Check]] = {
@@ -54,11 +56,19 @@ MUTATIONS: dict[str, tuple[str, str, str, Check]] = {
     ),
     "one warp's share of the inputs is left out": (
         "small_matmul", "tl.sum(acc, axis=0)", "tl.max(acc, axis=0)",
-        lambda ops: check_linear_add(ops, DTYPE, 9, 512, 64),
+        lambda ops: check_linear_add(ops, DTYPE, 9, 4096, 80),
     ),
     "the last token is not written": (
         "small_matmul", "exists = (token < tokens)[None, :]", "exists = (token < tokens - 1)[None, :]",
-        lambda ops: check_linear_add(ops, DTYPE, 9, 512, 64),
+        lambda ops: check_linear_add(ops, DTYPE, 9, 4096, 80),
+    ),
+    "every turn multiplies the first one's weights": (
+        "held_matmul", "tl.trans(held[turn], 0, 2, 1)", "tl.trans(held[0], 0, 2, 1)",
+        lambda ops: check_linear_add(ops, DTYPE, 9, 1024, 64),
+    ),
+    "gate twice, no up": (
+        "held_matmul", "_held(place + OUT * IN, IN,", "_held(place, IN,",
+        lambda ops: check_norm_linear(ops, DTYPE, 9, 512, 64),
     ),
     "silu's exponent has the wrong sign": (
         "silu_and_mul", "tl.exp(-gate)", "tl.exp(gate)", lambda ops: check_silu_and_mul(ops, DTYPE, 3, 17),
@@ -127,6 +137,20 @@ MUTATIONS: dict[str, tuple[str, str, str, Check]] = {
     "the token does not go to its row": (
         "sampling_choice", "last_tokens + row", "last_tokens + row * 0",
         lambda _: check_random_rows([Asked(0.0)] * 3, 40),
+    ),
+    "the prompt's tokens are not penalized": (
+        "sampling_penalties", "tl.where(seen != 0,", "tl.where(count != 0,",
+        lambda _: check_random_rows([Asked(0.0, repetition=30.0)] * 30, 40),
+    ),
+    "the token is not counted": (
+        "sampling_choice", "count_token(seen + token)", "pass", lambda _: check_random_rows(PENALIZED[:1], 40),
+    ),
+    "the rank counts the token itself": (
+        "sampling_logprobs", "above = ordered(x) + 1", "above = ordered(x)",
+        lambda _: check_random_rows(DESCRIBED, 300),
+    ),
+    "the likeliest token is told again": (
+        "sampling_logprobs", "(value < last) |", "(value <= last) |", lambda _: check_random_rows(DESCRIBED, 300),
     ),
 }  # fmt: skip
 """What goes wrong -> module, its text, the mutation, and the check that must fail."""

@@ -5,11 +5,11 @@ import math
 import pytest
 import torch
 from gpu_cases import DEVICE, EVERY_DTYPE
-from sampling_checks import MIXTURE, UNWRITTEN, check_sampling, random_logits, sample
+from sampling_checks import DESCRIBED, MIXTURE, PENALIZED, UNWRITTEN, check_sampling, random_logits, sample
 from sampling_twin import Asked, noise
 from torch import Tensor
 
-from headrace.kernels.gpu.row_params import PARAM_FIELDS, pack_row_params
+from headrace.kernels.gpu.row_params import PARAM_FIELDS, RowParams
 
 pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
 DRAWS = 300_000
@@ -19,7 +19,7 @@ DRAWS = 300_000
     ("dtype", "vocab_size"), [(torch.float32, 33), *[(dtype, 2500) for dtype in EVERY_DTYPE]], ids=str
 )
 def test_every_kind_of_row(dtype: torch.dtype, vocab_size: int) -> None:
-    asked = [a for a in MIXTURE if a.top_k < vocab_size]
+    asked = [a for a in (*MIXTURE, *PENALIZED, *DESCRIBED) if a.top_k < vocab_size]
     check_sampling(random_logits(len(asked), vocab_size, dtype), asked)
 
 
@@ -38,7 +38,9 @@ def test_ties(dtype: torch.dtype) -> None:
     """Few different logits: the first of equals if greedy, all of those equal to the last one kept otherwise."""
     logits = random_logits(len(MIXTURE), 600, torch.float32, spread=2.0).round().to(dtype)
     check_sampling(logits, MIXTURE)
+    check_sampling(logits[:4], DESCRIBED)
     check_sampling(torch.zeros_like(logits[:3]), MIXTURE[:3])
+    check_sampling(torch.zeros_like(logits[:4]), DESCRIBED)
 
 
 def test_forbidden_tokens_are_not_drawn() -> None:
@@ -47,26 +49,30 @@ def test_forbidden_tokens_are_not_drawn() -> None:
     for row in logits:
         row[torch.randperm(700)[:3]] = torch.randn(3, device=DEVICE) * 10 - 20
     check_sampling(logits, MIXTURE)
+    check_sampling(logits[: len(PENALIZED)], PENALIZED)
+    check_sampling(logits[: len(DESCRIBED)], DESCRIBED)
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize("share", [0.1, 1.0])
 def test_rows_that_are_not_finite_get_some_token(share: float) -> None:
-    asked = [a for a in (Asked(0.0), Asked(), Asked(0.6, 20, 0.95, 0.01)) for _ in range(3)]
-    value = torch.tensor([math.nan, math.inf, -math.inf], device=DEVICE).repeat(3)[:, None]
+    asked = [a for a in (Asked(0.0), Asked(), Asked(0.6, 20, 0.95, 0.01), PENALIZED[4]) for _ in range(3)]
+    value = torch.tensor([math.nan, math.inf, -math.inf], device=DEVICE).repeat(4)[:, None]
     logits = random_logits(len(asked), 300, torch.float32)
     logits = torch.where(torch.rand(logits.shape, device=DEVICE) <= share, value, logits)
     rows = torch.arange(len(asked))
-    tokens, last_tokens = sample(logits, rows, rows, asked)
-    assert bool(((tokens >= 0) & (tokens < 300)).all())
-    assert last_tokens.tolist() == [*tokens.tolist(), UNWRITTEN]
+    sampled = sample(logits, rows, rows, asked)
+    assert bool(((sampled.tokens >= 0) & (sampled.tokens < 300)).all())
+    assert sampled.last_tokens.tolist() == [*sampled.tokens.tolist(), UNWRITTEN]
 
 
 def test_params_of_a_row() -> None:
-    packed = pack_row_params(0.5, 20, 0.25, 0.125, (5 << 32) + 2**31)
+    packed = RowParams(0.5, 20, 0.25, 0.125, (5 << 32) + 2**31, 2.0, -0.5, 0.25, 7).pack()
     assert packed[:6] == [0x3F000000, 20, 0x3E800000, 0x3E000000, -(2**31), 5]
+    assert packed[6:10] == [0x40000000, 0xBF000000 - 2**32, 0x3E800000, 7]
     assert len(packed) == PARAM_FIELDS
-    assert pack_row_params(1.0, 0, 1.0, 0.0, -1) == pack_row_params(1.0, 0, 1.0, 0.0, 2**64 - 1)
+    assert RowParams().pack()[6:10] == [0x3F800000, 0, 0, -1]
+    assert RowParams(seed=-1).pack() == RowParams(seed=2**64 - 1).pack()
 
 
 def draws(logits: Tensor, seeds: Tensor, positions: Tensor) -> Tensor:

@@ -52,16 +52,15 @@ class KVManager:
 
     def blocks_missing(self, request: Request, num_tokens: int) -> int:
         """Free blocks that it takes until the request's tokens up to `num_tokens` can be written."""
-        missing = self.blocks_for(num_tokens) - len(request.blocks)
-        return missing if self._shared_block(request) is None else missing + 1 + self._num_unread()
+        return self._missing(request, num_tokens, self._shared_block(request))
 
     def allocate(self, request: Request, num_tokens: int) -> bool:
         """Make room for tokens `num_computed` to `num_tokens`; False, with nothing changed, if there is none."""
         if self._has_room(request, num_tokens):
             return True
-        if self.blocks_missing(request, num_tokens) > self.pool.num_free:
-            return False
         index = self._shared_block(request)
+        if self._missing(request, num_tokens, index) > self.pool.num_free:
+            return False
         if index is not None:
             source, target = request.blocks[index], self._take_target()
             self._copies[target] = source
@@ -71,6 +70,13 @@ class KVManager:
         while len(request.blocks) * self.block_size < num_tokens:
             request.blocks.append(self.pool.take())
         return True
+
+    def capacity(self, request: Request) -> int:
+        """How many tokens a request can have before it must `allocate` for the next one; 0 if it must for that."""
+        index = request.num_computed // self.block_size
+        if index < len(request.blocks) and self.pool.writable(request.blocks[index]):
+            return len(request.blocks) * self.block_size
+        return 0
 
     def take_copies(self) -> list[tuple[int, int]]:
         """The (source, target) block copies that the next step must make before it writes; no block is in both."""
@@ -116,6 +122,10 @@ class KVManager:
     def _num_unread(self) -> int:
         """Free blocks that the next step still copies from, since who held them was preempted meanwhile."""
         return sum(self.pool.is_free(source) for source in set(self._copies.values()))
+
+    def _missing(self, request: Request, num_tokens: int, shared: int | None) -> int:
+        missing = self.blocks_for(num_tokens) - len(request.blocks)
+        return missing if shared is None else missing + 1 + self._num_unread()
 
     def _looks_up(self, request: Request) -> bool:
         return self.enable_prefix_caching and request.params.reads_prefix_cache

@@ -26,6 +26,6 @@ class Rows:
             self._tables[request.row, : len(blocks)] = blocks
             self._written[request.row] = blocks.copy()
 
-    def block_tables(self, rows: NDArray[np.int64], num_blocks: int) -> NDArray[np.int32]:
+    def block_tables(self, rows: NDArray[np.intp], num_blocks: int) -> NDArray[np.int32]:
         """The first `num_blocks` entries of the tables of these rows."""
         return self._tables[rows, :num_blocks]

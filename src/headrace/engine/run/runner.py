@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from headrace.core.outputs import TokenLogprobs
@@ -20,20 +21,18 @@ UNREAD = -1
 
 @dataclass(slots=True)
 class LaunchedStep:
-    """A step in flight: the rows that it samples for, their tokens to come, and prompt logprobs by uid."""
+    """A step in flight: the tokens to come of the rows that it samples for, and logprobs of prompts."""
 
     plan: StepPlan
-    sampling: list[PlannedRow]
     sampled: Sampled | None
     prompt_logprobs: list[RowLogprobs] = field(default_factory=list)
 
-    def read(self) -> tuple[dict[int, int], dict[int, TokenLogprobs]]:
-        """Wait for the step: the new token of each sampling row by uid, and logprobs where asked for."""
+    def read(self) -> tuple[NDArray[np.int32], dict[int, TokenLogprobs]]:
+        """Wait for the step: the new token of each sampling row, and logprobs where asked for, by its place."""
         if self.sampled is None:
-            return {}, {}
+            return np.empty(0, np.int32), {}
         tokens, logprobs = self.sampled.read()
-        uids = [row.request.uid for row in self.sampling]
-        return dict(zip(uids, tokens, strict=True)), {uids[i]: entry for i, entry in logprobs.items()}
+        return np.array(tokens, np.int32), logprobs
 
 
 class Runner:
@@ -62,8 +61,7 @@ class Runner:
             for row, end in zip(plan.rows, ends, strict=True)
             for part in prompt_logprobs(self._loaded.model, row, hidden[end - row.count : end])
         ]
-        rows = [row for row, _ in sampling]
-        return LaunchedStep(plan, rows, self._sample(hidden, sampling), logprobs)
+        return LaunchedStep(plan, self._sample(hidden, sampling), logprobs)
 
     def reset(self) -> None:
         """Nothing is kept of a step."""
@@ -84,14 +82,11 @@ class Runner:
         return sampled
 
     def _batch(self, plan: StepPlan) -> StepBatch:
-        size = len(plan.rows)
-        for planned in plan.rows:
+        for planned in plan.single:
             self._rows.sync(planned.request)
-        counts = np.fromiter((row.count for row in plan.rows), np.int32, size)
-        ends = np.fromiter((row.end for row in plan.rows), np.int32, size)
-        rows = np.fromiter((row.request.row for row in plan.rows), np.int64, size)
-        tables = self._rows.block_tables(rows, -(-int(ends.max()) // self._loaded.block_size))
-        return make_step_batch(counts, ends, tables, self._loaded.block_size, self._device)
+        columns = plan.columns()
+        tables = self._rows.block_tables(columns.row_ids, -(-int(columns.ends.max()) // self._loaded.block_size))
+        return make_step_batch(columns.counts, columns.ends, tables, self._loaded.block_size, self._device)
 
     def _token_ids(self, plan: StepPlan) -> Tensor:
         """The tokens of all rows, one after another; those that the host has not read come from the device."""

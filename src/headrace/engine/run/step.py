@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from headrace.core.outputs import TokenLogprobs
 from headrace.engine.run.prompt_logprobs import RowLogprobs
 from headrace.engine.sched.plan import StepPlan
@@ -21,8 +24,11 @@ class Step(Protocol):
         """Logprobs of prompt tokens, to be read after `read`."""
         ...
 
-    def read(self) -> tuple[dict[int, int], dict[int, TokenLogprobs]]:
-        """Wait for it: the new token of each row that makes one, by uid, and logprobs where asked for."""
+    def read(self) -> tuple[NDArray[np.int32], dict[int, TokenLogprobs]]:
+        """Wait for it: the new tokens [S] of the rows that make one, in the plan's order, and logprobs by their place.
+
+        Good until the next step is launched.
+        """
         ...
 
 

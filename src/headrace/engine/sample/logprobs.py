@@ -9,6 +9,7 @@ from torch import Tensor
 
 from headrace.core.outputs import Logprob, TokenLogprobs
 from headrace.engine.sample.transfer import download
+from headrace.kernels.gpu.row_params import MOST_DESCRIBED
 from headrace.planner.step_sizes import EDITED_ROWS
 
 CHUNK_ROWS: Final = EDITED_ROWS
@@ -73,6 +74,24 @@ class StepLogprobs:
     def read(self) -> dict[int, TokenLogprobs]:
         """By row of the step."""
         return dict(zip(self.rows, self.tensors.read(self.counts), strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class DescribedRows:
+    """As `StepLogprobs`, of rows that the sampling kernels have described, [S, DESCRIPTION_FIELDS] on the host."""
+
+    descriptions: Tensor
+    rows: Sequence[int]
+    counts: Sequence[int]
+
+    def read(self) -> dict[int, TokenLogprobs]:
+        """By row of the step."""
+        own = self.descriptions[list(self.rows)]
+        tokens, chosen, ranks = own[:, :3].unbind(1)
+        top_tokens, top = own[:, 3:].split(MOST_DESCRIBED, 1)
+        floats = (chosen.contiguous().view(torch.float32), top.contiguous().view(torch.float32))
+        tensors = LogprobTensors(tokens, floats[0], ranks, top_tokens, floats[1])
+        return dict(zip(self.rows, tensors.read(self.counts), strict=True))
 
 
 def largest(counts: Sequence[int]) -> int:

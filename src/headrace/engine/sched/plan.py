@@ -1,8 +1,17 @@
 """What one step will compute, as the scheduler decided it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
 
 from headrace.engine.request import Request
+
+Ints = NDArray[np.int32]
+NO_ROWS = np.zeros(0, np.intp)
+NO_INTS = np.zeros(0, np.int32)
 
 
 class PlannedRow:
@@ -23,18 +32,74 @@ class PlannedRow:
         self.samples = self.end == known
 
 
-@dataclass(slots=True)
-class StepPlan:
-    """The rows of a step, the requests among them that have just got their row, and the copies that come before."""
+@dataclass(frozen=True)
+class Decodes:
+    """Rows that each compute the last of their `known` tokens int32 [D], which is on the device, and make the next.
 
-    rows: list[PlannedRow] = field(default_factory=list)
+    `owner` says whose a row is, as long as the step is in flight.
+    """
+
+    rows: NDArray[np.intp] = field(default_factory=lambda: NO_ROWS)
+    known: Ints = field(default_factory=lambda: NO_INTS)
+    owner: Callable[[int], Request] | None = None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> PlannedRow:
+        assert self.owner is not None
+        known = int(self.known[index])
+        return PlannedRow(self.owner(int(self.rows[index])), known - 1, 1, known)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """All rows of a step, [R] each: the row's number, tokens added, tokens afterwards, and tokens known."""
+
+    row_ids: NDArray[np.intp]
+    counts: Ints
+    ends: Ints
+    known: Ints
+
+
+@dataclass
+class StepPlan:
+    """A step's rows, `decodes` before those planned one by one, which are `single`.
+
+    `admitted` are the requests among them that have just got their row, `copies` the block copies that come before.
+    `num_tokens` are those that the step computes.
+    """
+
+    single: list[PlannedRow] = field(default_factory=list)
     admitted: list[Request] = field(default_factory=list)
     copies: list[tuple[int, int]] = field(default_factory=list)
+    decodes: Decodes = field(default_factory=Decodes)
+    num_tokens: int = field(init=False)
 
-    @property
-    def num_tokens(self) -> int:
-        """Tokens that the step computes."""
-        return sum(row.count for row in self.rows)
+    def __post_init__(self) -> None:
+        self.num_tokens = len(self.decodes) + sum([row.count for row in self.single])
+
+    @cached_property
+    def rows(self) -> list[PlannedRow]:
+        """All rows one by one, for what looks at each; not to be asked first when the step is over."""
+        return [self.decodes[i] for i in range(len(self.decodes))] + self.single
+
+    @cached_property
+    def sampling(self) -> list[PlannedRow]:
+        """Those of `rows` that make a token."""
+        return [row for row in self.rows if row.samples]
+
+    def columns(self) -> Columns:
+        """All rows as columns."""
+        rows, known, count = self.decodes.rows, self.decodes.known, len(self.decodes)
+        if not self.single:
+            return Columns(rows, np.ones(count, np.int32), known, known)
+        facts = np.ones((4, count + len(self.single)), np.int32)
+        facts[0, :count] = rows
+        facts[2:, :count] = known
+        facts[:, count:] = np.array([(row.request.row, row.count, row.end, row.known) for row in self.single]).T
+        row_ids, counts, ends, known = facts
+        return Columns(row_ids.astype(np.intp), counts, ends, known)
 
 
 class Draft:

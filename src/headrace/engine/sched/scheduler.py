@@ -5,17 +5,27 @@ running prefills in order, then waiting requests in order as long as rows, budge
 out, the sequence that comes last is preempted: its blocks are freed and it waits to be recomputed. One sequence of
 the longest allowed length always fits the cache, so whoever comes first can always go on.
 
+Sequences that decode are `Decoding`: they are in each step without being planned. What follows of a running sequence
+is of those that are not, because they prefill, or need a block, or make their last token.
+
 A plan may be made before the tokens of earlier steps are read. What a step in flight touches is not given back
 before that step is committed.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from headrace.engine.kv.manager import KVManager
 from headrace.engine.request import Request, State
-from headrace.engine.sched.plan import Draft, PlannedRow, StepPlan
+from headrace.engine.sched.decoding import MAX_END_TOKENS, Decoding
+from headrace.engine.sched.plan import Decodes, Draft, PlannedRow, StepPlan
 from headrace.engine.sched.queue import RequestQueue
+
+_STEPS_IN_FLIGHT = 8
+"""More than there are, by whose tokens a sequence's own may be behind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +48,7 @@ class Scheduler:
         self.num_preemptions = 0
         self._requests: dict[int, Request] = {}
         self._free_rows = _all_rows(limits)
+        self._decoding = self._no_decoding()
 
     @property
     def has_work(self) -> bool:
@@ -85,6 +96,7 @@ class Scheduler:
 
     def finish(self, request: Request) -> None:
         """End a request; what it holds goes back now, or when the last step in flight that has it is committed."""
+        self._decoding.leave(request)
         if request.state is State.RUNNING:
             self.running.remove(request)
         elif request.state is State.WAITING:
@@ -97,37 +109,65 @@ class Scheduler:
         self.kv.reset()
         self.waiting, self.running, self._requests = RequestQueue(), RequestQueue(), {}
         self._free_rows = _all_rows(self.limits)
+        self._decoding = self._no_decoding()
 
     def schedule(self) -> StepPlan:
         """Plan the next step. An empty plan means that nothing can be done before a step in flight is committed."""
-        draft = Draft(self.limits.max_num_batched_tokens)
+        self._decoding.leave_due()
+        draft = Draft(self.limits.max_num_batched_tokens - len(self._decoding.rows))
         self._plan_running(draft)
         if not draft.out_of_blocks:
             self._plan_waiting(draft)
+        decodes = Decodes(*self._decoding.plan(), self._decoding.owner)
         for row in draft.rows.values():
-            request = row.request
-            request.num_computed = row.end
-            request.num_unread += row.samples
-            request.steps_in_flight += 1
-        return StepPlan(list(draft.rows.values()), draft.admitted, self.kv.take_copies())
+            self._note_planned(row)
+        return StepPlan(list(draft.rows.values()), draft.admitted, self.kv.take_copies(), decodes)
 
-    def commit(self, row: PlannedRow) -> bool:
-        """Note that a launched row is done; whether its request still runs, so that its token counts."""
+    def commit_decodes(
+        self, plan: StepPlan, tokens: NDArray[np.int32], excepted: Sequence[int] = ()
+    ) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+        """Append the tokens [D] of a launched step's decodes, where nothing else is to be done: where, and whose.
+
+        The others, and those at `excepted` places, are to be committed one by one.
+        """
+        return self._decoding.commit(plan.decodes.rows, tokens, excepted)
+
+    def commit(self, row: PlannedRow, token: int | None) -> bool:
+        """Note that a launched row is done, and append its token; False if its request does not run any more."""
         request = row.request
-        request.steps_in_flight -= 1
-        request.num_unread -= row.samples
+        if request.decoding:
+            self._decoding.commit_one(request)
+        else:
+            request.steps_in_flight -= 1
+            request.num_unread -= row.samples
         if request.state is State.FINISHED:
             self._settle(request)
             return False
+        if token is not None:
+            request.tokens.append(token)
         self.kv.remember(request, row.end)
         if request.children and row.end >= request.num_prompt:
             self._fork_children(request)
         return True
 
+    def _note_planned(self, row: PlannedRow) -> None:
+        """Count a row as launched; from the next step on its request decodes in columns, if it can."""
+        request = row.request
+        request.num_computed = row.end
+        request.num_unread += row.samples
+        request.steps_in_flight += 1
+        if row.samples and not request.bad_words_token_ids and len(request.end_token_ids) <= MAX_END_TOKENS:
+            until = min(self.kv.capacity(request), request.max_total_tokens - 2)
+            if row.known < until:
+                self._decoding.enter(request, until)
+
+    def _no_decoding(self) -> Decoding:
+        return Decoding(self.limits.max_num_seqs, self.kv.block_size + _STEPS_IN_FLIGHT)
+
     def _plan_running(self, draft: Draft) -> None:
         """Plan the running requests, decodes first, so that no long prefill makes them wait."""
         prefills: list[Request] = []
-        for request in list(self.running):
+        for request in [each for each in self.running if not each.decoding]:
             count = request.num_to_compute
             if count > 1:
                 prefills.append(request)
@@ -153,7 +193,8 @@ class Scheduler:
             if not request.blocks:
                 self.kv.match_prefix(request)
             count = min(request.num_to_compute, draft.budget)
-            if count < request.num_to_compute and not self.limits.enable_chunked_prefill and draft.rows:
+            alone = not draft.rows and not len(self._decoding.rows)
+            if count < request.num_to_compute and not self.limits.enable_chunked_prefill and not alone:
                 break
             if not self._fits(request):
                 self.kv.free(request)
@@ -175,6 +216,7 @@ class Scheduler:
         request.state = State.RUNNING
         request.row = self._free_rows.pop()
         self.running.add(request)
+        self._decoding.admit(request)
         draft.admitted.append(request)
 
     def _make_room(self, request: Request, num_tokens: int, draft: Draft) -> bool:
@@ -184,6 +226,9 @@ class Scheduler:
                 continue
             draft.out_of_blocks = True
             victim = self.running.last
+            if victim.decoding:
+                self._decoding.leave(victim)
+                draft.budget += 1
             if victim.steps_in_flight:
                 draft.hold(victim)  # so that it can be preempted once the steps that have it are committed
                 return False
@@ -195,6 +240,7 @@ class Scheduler:
     def _preempt(self, request: Request, draft: Draft) -> None:
         """Free all that a running request holds; it is computed again when its turn comes."""
         draft.drop(request)
+        self.kv.remember(request, request.num_computed)  # the block that the next token would have followed
         self.kv.free(request)
         self.running.remove(request)
         self._free_rows.append(request.row)
@@ -219,6 +265,7 @@ class Scheduler:
                 child.state = State.WAITING
                 self.waiting.add(child)
         parent.children = []
+        self._decoding.leave(parent)  # the block that it writes to is shared now
 
     def _promote_child(self, parent: Request) -> None:
         """Let the first child take the place of a parent that ends before its prompt is computed."""

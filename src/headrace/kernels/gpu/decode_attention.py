@@ -14,7 +14,7 @@ from headrace.kernels.gpu.device import GpuTraits
 from headrace.kernels.gpu.early_launch import await_predecessor, let_successor_begin
 from headrace.kernels.gpu.launch import Arguments, Launch
 from headrace.kernels.gpu.merge import merge_chunks
-from headrace.kernels.gpu.paged_tile import load_tile, needs_wide_places, token_places, widened
+from headrace.kernels.gpu.paged_tile import load_tile, multiplied_in, needs_wide_places, token_places, widened
 from headrace.kernels.gpu.softmax import absorb_tile
 from headrace.kernels.gpu.tiles import decode_tiles
 from headrace.kernels.ops import LayerCache, StepBatch
@@ -58,6 +58,7 @@ def decode_attention_kernel(
     """Program (h, i) handles key head h of items i, i + programs, ...; `scale` has log2 e multiplied in."""
     let_successor_begin(EARLY)
     await_predecessor(EARLY)
+    kind: tl.constexpr = multiplied_in(q.dtype.element_ty, k_cache.dtype.element_ty)
     head = tl.program_id(0)
     query = tl.arange(0, QUERIES)
     column = tl.arange(0, DIM)
@@ -68,7 +69,7 @@ def decode_attention_kernel(
         row = tl.load(item).to(tl.int64)
         token = tl.load(item + 1).to(tl.int64)
         splits = tl.load(item + 4)
-        queries = tl.load(q + token * q_stride + head * GROUP * HEAD_DIM + within, in_query, other=0.0)
+        queries = tl.load(q + token * q_stride + head * GROUP * HEAD_DIM + within, in_query, other=0.0).to(kind)
         acc, log_weight = _attend_chunk(
             queries, k_cache, v_cache, block_tables + row * table_stride, tl.load(item + 2), tl.load(item + 3), scale,
             head, NUM_KV_HEADS, HEAD_DIM, BLOCK_SIZE, QUERIES, DIM, KEYS, WIDE,
@@ -144,7 +145,7 @@ def decode_attention_launch(
     group, dim = num_heads // kv_heads, triton.next_power_of_2(head_dim)
     grouped = triton.next_power_of_2(group)
     queries = max(grouped, _LEAST_QUERIES)
-    tiles = decode_tiles(queries, dim, q.element_size(), work.rule.latency_bound, traits)
+    tiles = decode_tiles(queries, dim, q.element_size(), cache.k.element_size(), work.rule.latency_bound, traits)
     arguments: Arguments = {
         "q": q, "k_cache": cache.k, "v_cache": cache.v, "out": out, "items": work.items, "num_items": work.num_items,
         "block_tables": batch.block_tables, "partial": work.partial, "weight": work.weight, "arrivals": work.arrivals,

@@ -15,13 +15,12 @@ from torch import Tensor
 
 from headrace.kernels.gpu.device import GpuTraits
 from headrace.kernels.gpu.launch import Arguments, Launch
+from headrace.kernels.gpu.tiles import decode_programs
 from headrace.kernels.ops import StepBatch
 
 ITEM_FIELDS = 8
 """int32 values of an item: row, token, first key, last key + 1, chunks of the row, this chunk; two are unused."""
 _FEW_PROGRAMS = 64
-_PROGRAMS = 8
-"""Of a multiprocessor, as `decode_tiles` has it for heads of up to 128 values."""
 _LEAST_CHUNK_TOKENS = 64
 _CHUNK_STEP = 16
 _FITTINGS = 5
@@ -57,7 +56,9 @@ class ChunkRule:
         return int(np.minimum(-(-batch.kv_lens // _LEAST_CHUNK_TOKENS), self.max_splits).sum())
 
 
-def chunk_rule(num_rows: int, num_kv_heads: int, window: int | None, traits: GpuTraits) -> ChunkRule:
+def chunk_rule(
+    num_rows: int, num_kv_heads: int, window: int | None, traits: GpuTraits, cached_bytes: int = 2
+) -> ChunkRule:
     """Chunks small enough that few rows fill the card, and large enough that many do not pay for merging.
 
     Numbers of rows between two that steps are captured for have the rule of the larger.
@@ -65,7 +66,7 @@ def chunk_rule(num_rows: int, num_kv_heads: int, window: int | None, traits: Gpu
     num_rows = 1 << (num_rows - 1).bit_length() if num_rows <= 8 else -(-num_rows // 8) * 8
     if num_rows * num_kv_heads < _FEW_PROGRAMS:
         return ChunkRule(32, 0, window, True)
-    programs = -(-traits.num_multiprocessors * _PROGRAMS // num_kv_heads)
+    programs = -(-traits.num_multiprocessors * decode_programs(cached_bytes) // num_kv_heads)
     splits = min(max(_floor_power(_MOST_CHUNKS // num_rows), _LEAST_SPLITS), _MOST_SPLITS)
     return ChunkRule(splits, programs if 2 * num_rows <= programs else _MANY_ROWS_ITEMS * programs, window, False)
 

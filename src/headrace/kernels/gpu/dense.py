@@ -6,9 +6,12 @@ from torch import Tensor
 
 from headrace.kernels.gpu.device import GpuTraits
 from headrace.kernels.gpu.gemv import gemv_launch
-from headrace.kernels.gpu.linear_tiles import GemvTiles, MatmulTiles, gemv_tiles, matmul_tiles
+from headrace.kernels.gpu.held_matmul import held_matmul_launch
+from headrace.kernels.gpu.linear_tiles import GemvTiles, HeldTiles, MatmulTiles, gemv_tiles, held_tiles, matmul_tiles
 from headrace.kernels.gpu.small_matmul import small_matmul_launch
 from headrace.kernels.torch_linear import bytes_of
+
+Tiles = GemvTiles | HeldTiles | MatmulTiles
 
 
 class GpuDense:
@@ -50,21 +53,22 @@ class GpuDense:
             self._launch(x, total, tiles, added=True)
         return tiles is not None
 
-    def _tiles(
-        self, x: Tensor, outputs: int, *, gated: bool = False, normed: bool = False
-    ) -> GemvTiles | MatmulTiles | None:
+    def _tiles(self, x: Tensor, outputs: int, *, gated: bool = False, normed: bool = False) -> Tiles | None:
         """How to multiply so many tokens; None: as torch does."""
         tokens, inputs = x.shape
         if not self._has_kernels or not tokens or x.stride(1) != 1:
             return None
         gemv = gemv_tiles(tokens, inputs, outputs, gated)
-        return gemv if gemv or normed else matmul_tiles(tokens, inputs, outputs, gated, self._traits)
+        if gemv or normed:
+            return gemv
+        shape = (tokens, inputs, outputs, gated, self._traits)
+        return held_tiles(*shape) or matmul_tiles(*shape)
 
     def _launch(
         self,
         x: Tensor,
         y: Tensor,
-        tiles: GemvTiles | MatmulTiles,
+        tiles: Tiles,
         *,
         norm: Tensor | None = None,
         eps: float = 0.0,
@@ -75,5 +79,7 @@ class GpuDense:
         if isinstance(tiles, GemvTiles):
             launch = gemv_launch(x, weight, bias, y, tiles, norm=norm, eps=eps, gated=gated, added=added)
             launch.run_early(self._traits)
+        elif isinstance(tiles, HeldTiles):
+            held_matmul_launch(x, weight, bias, y, tiles, gated=gated, added=added).run_early(self._traits)
         else:
             small_matmul_launch(x, weight, bias, y, tiles, gated=gated, added=added).run()

@@ -1,8 +1,10 @@
 """A kernel with everything it is launched with: what runs on a device is also what the tests compile without one."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Final
 
 from torch import Tensor
 
@@ -10,6 +12,18 @@ from headrace.kernels.gpu.device import GpuTraits
 
 Argument = Tensor | int | float | None
 Arguments = dict[str, Argument]
+
+_LAUNCHING: Final = ContextVar("headrace_launching", default=True)
+
+
+@contextmanager
+def launching_nothing() -> Iterator[None]:
+    """Within this block, in this thread, `Launch.run` sees to it that the kernel is there and does not launch it."""
+    token = _LAUNCHING.set(False)
+    try:
+        yield
+    finally:
+        _LAUNCHING.reset(token)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,4 +49,5 @@ class Launch:
     def run(self) -> None:
         """Launch it on the current stream."""
         options = dict(self.options, num_warps=self.num_warps, num_stages=self.num_stages)
-        self.kernel[self.grid](**self.arguments, **self.constants, **options)
+        warmup = not _LAUNCHING.get()
+        self.kernel.run(grid=self.grid, warmup=warmup, **self.arguments, **self.constants, **options)

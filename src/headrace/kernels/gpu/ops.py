@@ -133,7 +133,7 @@ class TritonOps(TorchOps):
         work = plan.decode.get(window)
         if work is None:
             rows, kv_heads = len(batch.context_lens), cache.k.shape[1]
-            rule = chunk_rule(rows, kv_heads, window, self._traits)
+            rule = chunk_rule(rows, kv_heads, window, self._traits, cache.k.element_size())
             heads = (kv_heads, q.shape[1] // kv_heads, q.shape[2])
             work = empty_decode_work(rule, rows, rule.most_items(batch), heads, q.device)
             decode_plan_launch(rule, batch, work.items, work.num_items).run()

@@ -46,6 +46,15 @@ def load_tile(
     return tile
 
 
+@triton.constexpr_function
+def multiplied_in(activations: tl.dtype, cached: tl.dtype) -> tl.dtype:
+    """The dtype of attention's products: the activations', but float16 for bfloat16 over a cache in fp8.
+
+    Cards widen fp8 to float16 in one instruction, to bfloat16 in several.
+    """
+    return tl.float16 if cached == tl.float8e4nv and activations == tl.bfloat16 else activations
+
+
 @triton.jit
 def widened(tile: tl.tensor, kind: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr) -> tl.tensor:
     """A tile of values [ROWS, COLUMNS] in the dtype that is multiplied in.

@@ -1,4 +1,4 @@
-"""What a row asks of sampling, and its logits, as the kernels read them."""
+"""What a row asks of sampling, as the kernels read it."""
 
 import triton
 import triton.language as tl
@@ -8,6 +8,10 @@ TOP_K = tl.constexpr(1)
 TOP_P = tl.constexpr(2)
 MIN_P = tl.constexpr(3)
 SEED = tl.constexpr(4)
+REPETITION = tl.constexpr(6)
+FREQUENCY = tl.constexpr(7)
+PRESENCE = tl.constexpr(8)
+DESCRIBED = tl.constexpr(9)
 """Fields of `row_params`."""
 
 LOWEST = tl.constexpr(-3.3895313892515355e38)
@@ -32,12 +36,6 @@ def truncates(row_params: tl.tensor) -> tl.tensor:
 
 
 @triton.jit
-def load_logits(row: tl.tensor, token: tl.tensor, exists: tl.tensor) -> tl.tensor:
-    """Logits in fp32, all finite; those of tokens that do not exist are `LOWEST`."""
-    return finite(tl.load(row + token, exists, other=LOWEST).to(tl.float32))
-
-
-@triton.jit
 def finite(x: tl.tensor) -> tl.tensor:
-    """Bounded by `LOWEST` and its negative."""
-    return tl.minimum(tl.maximum(x, LOWEST), -LOWEST)
+    """Bounded by `LOWEST` and its negative; -0 becomes 0, since logits are compared by their bits."""
+    return tl.minimum(tl.maximum(x, LOWEST), -LOWEST) + 0.0

@@ -11,6 +11,7 @@ import triton
 import triton.language as tl
 
 from headrace.kernels.gpu.sampling_noise import LOG2_E, log_exponential, noise_keys
+from headrace.kernels.gpu.sampling_penalties import load_penalized
 from headrace.kernels.gpu.sampling_row import (
     LOWEST,
     MIN_P,
@@ -19,14 +20,12 @@ from headrace.kernels.gpu.sampling_row import (
     TOP_K,
     TOP_P,
     load_float,
-    load_logits,
 )
 
 
 @triton.jit
 def draw_truncated(
-    logits: tl.tensor,
-    row_params: tl.tensor,
+    row: tl.tuple,
     position: tl.tensor,
     token: tl.tensor,
     maxima: tl.tensor,
@@ -40,54 +39,56 @@ def draw_truncated(
 ) -> tl.tensor:
     """The token of one row; `token` is the best of all. `listed` int32, one a tile, is scratch memory.
 
-    The lowest `DROPPED_BITS` of a logit's 32 do not vary in the dtype that it came from.
+    The lowest `DROPPED_BITS` of a logit's 32 do not vary in the dtype that it came from, without a penalty.
     """
+    _, _, row_params, has_penalty = row
+    dropped = tl.where(has_penalty, 0, DROPPED_BITS)
     tile = tl.arange(0, MOST_TILES)
     top_of_tile = tl.load(maxima + tile, tile < tl.cdiv(vocab_size, TILE), other=LOWEST)
-    largest, tops = tl.max(top_of_tile), _ordered(top_of_tile)
+    largest, tops = tl.max(top_of_tile), ordered(top_of_tile)
     scale = LOG2_E / load_float(row_params + TEMPERATURE)
-    lowest = _ordered(tl.full([], LOWEST, tl.float32))
+    lowest = ordered(tl.full([], LOWEST, tl.float32))
     bound, min_p = lowest, load_float(row_params + MIN_P)
     if min_p > 0.0:
-        bound = tl.maximum(_ordered(largest + tl.log2(min_p) / scale), lowest)
+        bound = tl.maximum(ordered(largest + tl.log2(min_p) / scale), lowest)
     if tl.load(row_params + TOP_K) > 0:
         bound = _kth_largest(
-            logits, tl.load(row_params + TOP_K), bound, tops, tile, listed, vocab_size, TILE, TILES, DROPPED_BITS
+            row, tl.load(row_params + TOP_K), bound, tops, tile, listed, vocab_size, TILE, TILES, dropped
         )
     key, other_key = noise_keys(row_params + SEED, position)
     mass_of_tile = tl.load(masses + tile, tile < tl.cdiv(vocab_size, TILE), other=0.0)
     mass = tl.sum(mass_of_tile * tl.exp2((top_of_tile - largest) * scale))
     if bound > lowest:
-        count = _list_tiles(tops, tile, bound, listed)
-        token = _best_from(logits, bound, scale, key, other_key, listed, count, vocab_size, TILE, TILES)
-        mass = _mass_from(logits, bound, largest, scale, listed, count, vocab_size, TILE, TILES)
+        count = list_tiles(tops, tile, bound, listed)
+        token = _best_from(row, bound, scale, key, other_key, listed, count, vocab_size, TILE, TILES)
+        mass = _mass_from(row, bound, largest, scale, listed, count, vocab_size, TILE, TILES)
     top_p = load_float(row_params + TOP_P)
     if top_p < 1.0:
         limit = top_p * tl.maximum(mass, 1.0)  # the likeliest token's is 1: without a finite logit the loop must end
-        above = _next_bound(logits, token)
-        count = _list_tiles(tops, tile, above, listed)
-        while _mass_from(logits, above, largest, scale, listed, count, vocab_size, TILE, TILES) >= limit:
-            token = _best_from(logits, above, scale, key, other_key, listed, count, vocab_size, TILE, TILES)
-            above = _next_bound(logits, token)
-            count = _list_tiles(tops, tile, above, listed)
+        above = _next_bound(row, token)
+        count = list_tiles(tops, tile, above, listed)
+        while _mass_from(row, above, largest, scale, listed, count, vocab_size, TILE, TILES) >= limit:
+            token = _best_from(row, above, scale, key, other_key, listed, count, vocab_size, TILE, TILES)
+            above = _next_bound(row, token)
+            count = list_tiles(tops, tile, above, listed)
     return token
 
 
 @triton.jit
-def _ordered(x: tl.tensor) -> tl.tensor:
+def ordered(x: tl.tensor) -> tl.tensor:
     """Floats as integers of the same order."""
     bits = x.to(tl.int32, bitcast=True)
     return bits ^ ((bits >> 31) & 0x7FFFFFFF)
 
 
 @triton.jit
-def _next_bound(logits: tl.tensor, token: tl.tensor) -> tl.tensor:
+def _next_bound(row: tl.tuple, token: tl.tensor) -> tl.tensor:
     """The bound that a token just misses."""
-    return _ordered(load_logits(logits, token, True)) + 1
+    return ordered(load_penalized(row, token, True)) + 1
 
 
 @triton.jit
-def _list_tiles(tops: tl.tensor, tile: tl.tensor, bound: tl.tensor, listed: tl.tensor) -> tl.tensor:
+def list_tiles(tops: tl.tensor, tile: tl.tensor, bound: tl.tensor, listed: tl.tensor) -> tl.tensor:
     """List the tiles that reach `bound`, in order; how many these are."""
     reaches = (tops >= bound).to(tl.int32)
     tl.debug_barrier()
@@ -98,7 +99,7 @@ def _list_tiles(tops: tl.tensor, tile: tl.tensor, bound: tl.tensor, listed: tl.t
 
 @triton.jit
 def _load_listed(
-    logits: tl.tensor,
+    row: tl.tuple,
     listed: tl.tensor,
     start: tl.tensor,
     count: tl.tensor,
@@ -111,12 +112,12 @@ def _load_listed(
     tile = tl.load(listed + place, place < count, other=vocab_size)
     token = tile[:, None] * TILE + tl.arange(0, TILE)[None, :]
     exists = (place < count)[:, None] & (token < vocab_size)
-    return token, load_logits(logits, token, exists)
+    return token, load_penalized(row, token, exists)
 
 
 @triton.jit
 def _kth_largest(
-    logits: tl.tensor,
+    row: tl.tuple,
     k: tl.tensor,
     bound: tl.tensor,
     tops: tl.tensor,
@@ -125,24 +126,24 @@ def _kth_largest(
     vocab_size: tl.tensor,
     TILE: tl.constexpr,
     TILES: tl.constexpr,
-    DROPPED_BITS: tl.constexpr,
+    dropped: tl.tensor,
 ) -> tl.tensor:
-    """The k-th largest logit, or `bound` if that is larger.
+    """The k-th largest logit, or `bound` if that is larger; the lowest `dropped` bits of a logit do not vary.
 
     The k-th largest maximum of a tile comes first: k tokens reach it, so that only tiles that reach it matter.
     """
-    low, high = bound >> DROPPED_BITS, (tl.max(tops) >> DROPPED_BITS) + 1
+    low, high = bound >> dropped, (tl.max(tops) >> dropped) + 1
     end = high
     while low + 1 < end:
         middle = _between(low, end)
-        enough = tl.sum((tops >> DROPPED_BITS >= middle).to(tl.int32)) >= k
+        enough = tl.sum((tops >> dropped >= middle).to(tl.int32)) >= k
         low, end = tl.where(enough, middle, low), tl.where(enough, end, middle)
-    count = _list_tiles(tops, tile, low << DROPPED_BITS, listed)
+    count = list_tiles(tops, tile, low << dropped, listed)
     while low + 1 < high:
         middle = _between(low, high)
-        enough = _count_from(logits, middle << DROPPED_BITS, listed, count, vocab_size, TILE, TILES) >= k
+        enough = count_from(row, middle << dropped, listed, count, vocab_size, TILE, TILES) >= k
         low, high = tl.where(enough, middle, low), tl.where(enough, high, middle)
-    return tl.maximum(low << DROPPED_BITS, bound)
+    return tl.maximum(low << dropped, bound)
 
 
 @triton.jit
@@ -152,8 +153,8 @@ def _between(low: tl.tensor, high: tl.tensor) -> tl.tensor:
 
 
 @triton.jit
-def _count_from(
-    logits: tl.tensor,
+def count_from(
+    row: tl.tuple,
     bound: tl.tensor,
     listed: tl.tensor,
     count: tl.tensor,
@@ -164,14 +165,14 @@ def _count_from(
     """How many tokens reach `bound`."""
     found = tl.zeros([TILES, TILE], tl.int32)
     for start in range(0, count, TILES):
-        _, x = _load_listed(logits, listed, start, count, vocab_size, TILE, TILES)
-        found += (_ordered(x) >= bound).to(tl.int32)
+        _, x = _load_listed(row, listed, start, count, vocab_size, TILE, TILES)
+        found += (ordered(x) >= bound).to(tl.int32)
     return tl.sum(found)
 
 
 @triton.jit
 def _mass_from(
-    logits: tl.tensor,
+    row: tl.tuple,
     bound: tl.tensor,
     largest: tl.tensor,
     scale: tl.tensor,
@@ -184,14 +185,14 @@ def _mass_from(
     """The probability of the tokens that reach `bound`, relative to that of the likeliest token."""
     mass = tl.zeros([TILES, TILE], tl.float32)
     for start in range(0, count, TILES):
-        _, x = _load_listed(logits, listed, start, count, vocab_size, TILE, TILES)
-        mass += tl.where(_ordered(x) >= bound, tl.exp2((x - largest) * scale), 0.0)
+        _, x = _load_listed(row, listed, start, count, vocab_size, TILE, TILES)
+        mass += tl.where(ordered(x) >= bound, tl.exp2((x - largest) * scale), 0.0)
     return tl.sum(mass)
 
 
 @triton.jit
 def _best_from(
-    logits: tl.tensor,
+    row: tl.tuple,
     bound: tl.tensor,
     scale: tl.tensor,
     key: tl.tensor,
@@ -206,8 +207,8 @@ def _best_from(
     best = tl.full([TILES, TILE], float("-inf"), tl.float32)
     found = tl.full([TILES, TILE], 0, tl.int32) + vocab_size
     for start in range(0, count, TILES):
-        token, x = _load_listed(logits, listed, start, count, vocab_size, TILE, TILES)
+        token, x = _load_listed(row, listed, start, count, vocab_size, TILE, TILES)
         score = x * scale - log_exponential(token, key, other_key)
-        better = (_ordered(x) >= bound) & (token < vocab_size) & ((score > best) | (found == vocab_size))
+        better = (ordered(x) >= bound) & (token < vocab_size) & ((score > best) | (found == vocab_size))
         best, found = tl.where(better, score, best), tl.where(better, token, found)
     return tl.minimum(tl.min(tl.where(best == tl.max(best), found, vocab_size)), vocab_size - 1)

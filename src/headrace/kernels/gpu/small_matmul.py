@@ -1,4 +1,4 @@
-"""A linear layer for some tokens, 3 to 16 say: too many for `gemv`, too few for a matrix product to fill the card.
+"""A linear layer for some tokens, 3 to 16 say, that no kernel holds: too many for `gemv`, few for a matrix product.
 
 The weight is the left operand, so that few tokens waste little of a matrix instruction, and its inputs are split
 between the warps of a program: with 16 output rows a program, even a narrow layer has work for many multiprocessors.

@@ -44,11 +44,19 @@ class DecodeTiles:
     programs: int
 
 
-def decode_tiles(queries: int, dim: int, element_bytes: int, latency_bound: bool, traits: GpuTraits) -> DecodeTiles:
+def decode_tiles(
+    queries: int, dim: int, element_bytes: int, cached_bytes: int, latency_bound: bool, traits: GpuTraits
+) -> DecodeTiles:
     """Many programs of one warp with small tiles read fastest; a few of four warps are done first."""
     if not traits.copies_asynchronously or element_bytes > 2:
         return DecodeTiles(16, 4, 1, 4)
     if latency_bound:
         return DecodeTiles(min(max(64 * 128 // dim, 16), 64), 4, 2, 4)
     warps = max(queries * dim // 2048, 1)
-    return DecodeTiles(32 if dim <= 64 else 16, warps, 4, max(8 // warps, 1))
+    keys = 16 if dim > 128 or cached_bytes == 1 else 32
+    return DecodeTiles(keys, warps, 2, max(decode_programs(cached_bytes) // warps, 1))
+
+
+def decode_programs(cached_bytes: int) -> int:
+    """How many programs of one warp a multiprocessor is given, by the bytes of a cached value."""
+    return 12 if cached_bytes == 1 else 6

@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from headrace.engine.giving_back import forget_workspaces
+
 Key = tuple[str, int]
 Work = Callable[[], object]
 
@@ -27,7 +29,9 @@ class Graphs:
             for key, work in works.items():
                 work()
                 stream.synchronize()
+                forget_workspaces()  # so that cuBLAS takes this graph's from the pool, where nobody can free it
                 self._captured[key] = _record(work, pool)
+            forget_workspaces()
         torch.cuda.empty_cache()  # what the first runs took is another pool's
 
     def replay(self, key: Key) -> bool:

@@ -54,7 +54,7 @@ class Layout:
         """The step's tokens, as far as the host knows them."""
         return step[self.columns :]
 
-    def write_rows(self, message: Ints, row_ids: Ints, query_start: Ints, context_lens: Ints) -> None:
+    def write_rows(self, message: Ints, row_ids: NDArray[np.integer], query_start: Ints, context_lens: Ints) -> None:
         """The step's R rows; those that pad it add no token and have no context."""
         count, most = len(row_ids), self.max_rows
         message[self._row_ids :][:count] = row_ids
@@ -64,7 +64,7 @@ class Layout:
         message[self._context_lens :][:count] = context_lens
         message[self._context_lens :][count:most] = 0
 
-    def write_samples(self, message: Ints, at: Ints, row_ids: Ints, positions: Ints) -> None:
+    def write_samples(self, message: Ints, at: Ints, row_ids: NDArray[np.integer], positions: Ints) -> None:
         """The step's S sampling rows; those that pad it have the row -1."""
         count, most = len(at), self.max_rows
         message[self._at :][:count] = at

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from headrace.engine.run.device.layout import Ints, Layout
 from headrace.engine.run.device.queue import DeviceQueue
 from headrace.engine.run.device.rows import Pairs
-from headrace.engine.sched.plan import PlannedRow
+from headrace.engine.sched.plan import PlannedRow, StepPlan
 from headrace.kernels.gpu.exchange import NUM_PAIRS, NUM_TOKENS, hand_out_launch, receive_launch
 
 UNREAD = -1
@@ -18,14 +19,15 @@ UNREAD = -1
 
 @dataclass(frozen=True, slots=True)
 class StepFacts:
-    """What the host knows of a step it has told: its tokens, the rows that sample, and each row's lengths, int32 [R].
+    """What the host knows of a step it has told: its tokens, the S rows that sample, and each row's lengths, int32 [R].
 
-    `place` is where its answer will be.
+    `place` is where its answer will be; of the sampling rows there are numbers and known tokens, [S].
     """
 
     place: int
     num_tokens: int
-    sampling: list[PlannedRow]
+    sample_rows: NDArray[np.intp]
+    sample_known: Ints
     query_lens: Ints
     kv_lens: Ints
 
@@ -33,6 +35,11 @@ class StepFacts:
     def num_rows(self) -> int:
         """Rows of the step."""
         return len(self.query_lens)
+
+    @property
+    def num_samples(self) -> int:
+        """Rows that make a token."""
+        return len(self.sample_rows)
 
     @property
     def decodes(self) -> bool:
@@ -54,6 +61,7 @@ class Mailbox:
         self._answers = queue.pinned(num_places, layout.max_rows).zero_()
         self._written: list[Ints] = [message.numpy() for message in self._messages]
         self._read: list[Ints] = [answer.numpy() for answer in self._answers]
+        self._count_up = np.arange(layout.max_rows + 1, dtype=np.int32)
         self._turns = torch.zeros(1, dtype=torch.int64, device=queue.device)
         self._sent = 0
 
@@ -68,19 +76,23 @@ class Mailbox:
         empty = np.zeros(0, np.int32)
         self._layout.write_rows(message, empty, np.zeros(1, np.int32), empty)
         self._layout.write_samples(message, empty, empty, empty)
-        self._write(message, [], pairs)
+        self._write(message, 0, [], pairs)
 
-    def send(self, rows: Sequence[PlannedRow], pairs: Pairs) -> StepFacts:
+    def send(self, plan: StepPlan, pairs: Pairs) -> StepFacts:
         """Write the message of a step with at most `max_pairs` changes of rows."""
         place, message = self._next()
-        ids, counts, ends, known, tokens = _columns(rows)
-        starts = np.zeros(len(rows) + 1, np.int32)
-        np.cumsum(counts, out=starts[1:])
-        self._layout.write_rows(message, ids, starts, ends)
-        samples = np.flatnonzero(ends == known)
-        self._layout.write_samples(message, starts[samples + 1] - 1, ids[samples], known[samples])
-        self._write(message, tokens, pairs)
-        return StepFacts(place, len(tokens), [rows[i] for i in samples.tolist()], counts, ends)
+        columns = plan.columns()
+        ids, known = columns.row_ids, columns.known
+        starts, last = self._count_up[: len(ids) + 1], self._count_up[: len(ids)]
+        if plan.single:
+            starts = np.concatenate((starts[:1], np.cumsum(columns.counts, dtype=np.int32)))
+        self._layout.write_rows(message, ids, starts, columns.ends)
+        if plan.single:
+            samples = columns.ends == known
+            last, ids, known = starts[1:][samples] - 1, ids[samples], known[samples]
+        self._layout.write_samples(message, last, ids, known)
+        self._write(message, len(plan.decodes), _tokens(plan.single), pairs)
+        return StepFacts(place, plan.num_tokens, ids, known, columns.counts, columns.ends)
 
     def receive(self, memory: Tensor) -> None:
         """Have the device take the next message, and carry out its changes on the rows' `memory`."""
@@ -90,36 +102,30 @@ class Mailbox:
         """Have the device answer the message that it took last."""
         hand_out_launch(tokens, self._answers, self._turns).run()
 
-    def answer(self, facts: StepFacts) -> list[int]:
-        """The tokens of a step, once the device has handed them out."""
-        tokens: list[int] = self._read[facts.place][: len(facts.sampling)].tolist()
-        return tokens
+    def answer(self, facts: StepFacts) -> Ints:
+        """The tokens int32 [S] of a step, once the device has handed them out; good until its place's next turn."""
+        return self._read[facts.place][: facts.num_samples]
 
     def _next(self) -> tuple[int, Ints]:
         place = self._sent % len(self._written)
         self._sent += 1
         return place, self._written[place]
 
-    def _write(self, message: Ints, tokens: list[int], pairs: Pairs) -> None:
-        message[NUM_TOKENS], message[NUM_PAIRS] = len(tokens), len(pairs)
-        pairs_at = self._layout.columns + len(tokens)
-        message[self._layout.columns : pairs_at] = tokens
+    def _write(self, message: Ints, num_unread: int, tokens: list[int], pairs: Pairs) -> None:
+        """Header, tokens, those on the device first, and changes."""
+        message[NUM_TOKENS], message[NUM_PAIRS] = num_unread + len(tokens), len(pairs)
+        tokens_at = self._layout.columns + num_unread
+        pairs_at = tokens_at + len(tokens)
+        message[self._layout.columns : tokens_at] = UNREAD
+        message[tokens_at:pairs_at] = tokens
         message[pairs_at : pairs_at + 2 * len(pairs)] = pairs.reshape(-1)
 
 
-def _columns(rows: Sequence[PlannedRow]) -> tuple[Ints, Ints, Ints, Ints, list[int]]:
-    """Row, tokens added, tokens afterwards and tokens known of each row; and the tokens of all."""
-    facts: list[int] = []
+def _tokens(rows: Sequence[PlannedRow]) -> list[int]:
+    """The tokens of all rows, one after another, as far as the host has read them."""
     tokens: list[int] = []
     for row in rows:
-        request, end = row.request, row.start + row.count
-        facts += (request.row, row.count, end, row.known)
-        if end > len(request.tokens):
-            tokens += request.tokens[row.start :]
+        tokens += row.request.tokens[row.start : row.end]
+        if row.end > len(row.request.tokens):
             tokens.append(UNREAD)
-        elif row.count == 1:
-            tokens.append(request.tokens[row.start])
-        else:
-            tokens += request.tokens[row.start : end]
-    ids, counts, ends, known = np.array(facts, np.int32).reshape(-1, 4).T
-    return ids, counts, ends, known, tokens
+    return tokens

@@ -26,7 +26,8 @@ class DeviceRows:
         self.params = params.view(num_rows, num_params)
         self._params_at = sizes[0]
         self._written = [0] * num_rows
-        self._pending: list[Pairs] = []
+        self._places: list[int] = []
+        self._values: list[int] = []
 
     def admit(self, request: Request, params: list[int]) -> None:
         """Give a row to a request that samples by `params`; its blocks are yet to be written."""
@@ -44,15 +45,16 @@ class DeviceRows:
 
     def forget_changes(self) -> None:
         """Drop what was written since: the rows will be given away anew."""
-        self._pending = []
+        self._places, self._values = [], []
 
     def take_changes(self) -> Pairs:
         """What was written since the last call, each place once."""
-        pending, self._pending = self._pending, []
-        return np.concatenate(pending) if pending else np.empty((0, 2), np.int32)
+        pairs = np.empty((len(self._places), 2), np.int32)
+        if self._places:
+            pairs[:, 0], pairs[:, 1] = self._places, self._values
+            self.forget_changes()
+        return pairs
 
     def _write(self, place: int, values: list[int]) -> None:
-        pairs = np.empty((len(values), 2), np.int32)
-        pairs[:, 0] = np.arange(place, place + len(values))
-        pairs[:, 1] = values
-        self._pending.append(pairs)
+        self._places += range(place, place + len(values))
+        self._values += values

@@ -12,6 +12,7 @@ from torch import Tensor
 from headrace.core.outputs import TokenLogprobs
 from headrace.engine.run.device.buckets import Buckets
 from headrace.engine.run.device.graphs import Graphs, Key, Work
+from headrace.engine.run.device.layout import Ints
 from headrace.engine.run.device.mailbox import Mailbox, StepFacts
 from headrace.engine.run.device.program import StepProgram
 from headrace.engine.run.device.queue import DeviceQueue, Mark
@@ -19,10 +20,11 @@ from headrace.engine.run.device.rows import DeviceRows
 from headrace.engine.run.device.sampling import Sampling
 from headrace.engine.run.model import LoadedModel
 from headrace.engine.run.prompt_logprobs import RowLogprobs, prompt_logprobs
-from headrace.engine.sample.device_sampler import Special
+from headrace.engine.sample.device_sampler import StepDetails
 from headrace.engine.sample.transfer import upload
 from headrace.engine.sched.plan import PlannedRow, StepPlan
 from headrace.kernels.gpu.compilations import CompilationCounter
+from headrace.kernels.gpu.compile_ahead import compile_ahead
 
 DECODE, PASS, SAMPLE = "decode", "pass", "sample"
 """Captured: decoding rows with their sampling, by rows; a pass of any rows, by tokens; sampling alone, by rows."""
@@ -36,17 +38,13 @@ class DeviceStep:
     facts: StepFacts
     mailbox: Mailbox
     done: Mark
-    special: Special | None
+    details: StepDetails | None
     prompt_logprobs: list[RowLogprobs]
 
-    def read(self) -> tuple[dict[int, int], dict[int, TokenLogprobs]]:
-        """Wait for the step: the new token of each sampling row by uid, and logprobs where asked for."""
+    def read(self) -> tuple[Ints, dict[int, TokenLogprobs]]:
+        """Wait for the step: the new token of each sampling row, and logprobs where asked for, by its place."""
         self.done.synchronize()
-        uids = [row.request.uid for row in self.facts.sampling]
-        tokens = dict(zip(uids, self.mailbox.answer(self.facts), strict=True))
-        if self.special is None:
-            return tokens, {}
-        return tokens, {uids[i]: entry for i, entry in self.special.read_logprobs().items()}
+        return self.mailbox.answer(self.facts), {} if self.details is None else self.details.read_logprobs()
 
 
 class DeviceRunner:
@@ -78,8 +76,21 @@ class DeviceRunner:
     def capture(self) -> None:
         """Record every size of step, the largest first. Until then steps run kernel by kernel.
 
-        What is not captured, larger steps and copies of blocks, runs once, so that no kernel is missing later.
+        What is not captured, larger steps and copies of blocks, runs once, so that no kernel is missing later. Kernels
+        that no earlier process left in Triton's cache are compiled first, all at once.
         """
+        works = self._works()
+        graphs = Graphs()
+        with self._queue.current():
+            compile_ahead(partial(self._run_once, list(works.values())), self._facts())
+            self._run_once([])
+            graphs.capture(works)
+            self._mailbox.restart()
+        self._graphs = graphs
+        self._compilations.count = 0
+
+    def _works(self) -> dict[Key, Work]:
+        """What is captured, the largest of each kind first."""
         most = max(self._buckets.rows)
         works: dict[Key, Work] = {}
         for size in reversed(self._buckets.tokens):
@@ -87,14 +98,21 @@ class DeviceRunner:
         for size in reversed(self._buckets.rows):
             works[DECODE, size] = partial(self._decode, size)
             works[SAMPLE, size] = partial(self._sampling.run, size)
-        graphs = Graphs()
-        with self._queue.current():
-            self._pass(self._max_tokens, most, mixed=True)
-            self._loaded.copy_blocks(torch.zeros(1, 2, dtype=torch.int64, device=self._queue.device))
-            graphs.capture(works)
-            self._mailbox.restart()
-        self._graphs = graphs
-        self._compilations.count = 0
+        return works
+
+    def _run_once(self, works: Sequence[Work]) -> None:
+        """Everything that is not captured, and `works`."""
+        self._pass(self._max_tokens, max(self._buckets.rows), mixed=True)
+        self._loaded.copy_blocks(torch.zeros(1, 2, dtype=torch.int64, device=self._queue.device))
+        for work in works:
+            work()
+
+    def _facts(self) -> str:
+        """What decides which kernels the steps consist of: the card, the model, the cache and the sizes of steps."""
+        loaded, cache = self._loaded, self._loaded.caches[0].k
+        heads = (loaded.heads, cache.shape[1:], cache.dtype)  # not the number of blocks: no kernel knows it
+        model = (getattr(loaded.model, "shape", None), loaded.hidden_size, loaded.dtype, loaded.max_model_len)
+        return f"{_card(self._queue.device)} {model} {heads} {self._buckets} {self._max_tokens}"
 
     @torch.inference_mode()
     def launch(self, plan: StepPlan) -> DeviceStep:
@@ -103,8 +121,8 @@ class DeviceRunner:
             facts = self._tell(plan)
             if plan.copies:
                 self._loaded.copy_blocks(upload(plan.copies, torch.int64, self._queue.device))
-            special, logprobs = self._compute(plan, facts)
-            return DeviceStep(plan, facts, self._mailbox, self._queue.mark(), special, logprobs)
+            details, logprobs = self._compute(plan, facts)
+            return DeviceStep(plan, facts, self._mailbox, self._queue.mark(), details, logprobs)
 
     def reset(self) -> None:
         """Forget what was told of steps that nobody will read, wherever a launch was interrupted."""
@@ -128,7 +146,7 @@ class DeviceRunner:
     def _tell(self, plan: StepPlan) -> StepFacts:
         for request in plan.admitted:
             self._sampling.admit(request)
-        for row in plan.rows:
+        for row in plan.single:
             self._rows.extend(row.request)
         changes, most = self._rows.take_changes(), self._mailbox.max_pairs
         while len(changes) > most:
@@ -136,20 +154,20 @@ class DeviceRunner:
             self._mailbox.receive(self._rows.memory)
             self._queue.mark().synchronize()  # its place may be written again at once
             changes = changes[most:]
-        return self._mailbox.send(plan.rows, changes)
+        return self._mailbox.send(plan, changes)
 
-    def _compute(self, plan: StepPlan, facts: StepFacts) -> tuple[Special | None, list[RowLogprobs]]:
+    def _compute(self, plan: StepPlan, facts: StepFacts) -> tuple[StepDetails | None, list[RowLogprobs]]:
         """The pass and the sampling, captured where they can be."""
-        special = self._sampling.is_special(facts.sampling)
-        if any(_wants_prompt_logprobs(row) for row in plan.rows):
+        special = self._sampling.is_special(facts.sample_rows, facts.sample_known)
+        if any(_wants_prompt_logprobs(row) for row in plan.single):
             logprobs = self._prompt_logprobs(plan.rows, self._forward(facts))
-            return self._sample(facts, special=special), logprobs
+            return self._sample(plan, facts, special=special), logprobs
         if special or not facts.decodes or not self._replay(DECODE, self._buckets.for_rows(facts.num_rows)):
             size = self._buckets.for_tokens(facts.num_tokens)
             if size is None or not self._replay(PASS, size):
                 self._forward(facts)
-            return self._sample(facts, special=special), []
-        return None, []
+            return self._sample(plan, facts, special=special), []
+        return self._sampling.details(facts.sample_rows), []
 
     def _replay(self, kind: str, size: int) -> bool:
         return self._graphs is not None and self._graphs.replay((kind, size))
@@ -157,13 +175,13 @@ class DeviceRunner:
     def _forward(self, facts: StepFacts) -> Tensor:
         return self._program.forward(facts.num_tokens, facts.query_lens, facts.kv_lens)
 
-    def _sample(self, facts: StepFacts, *, special: bool) -> Special | None:
-        count = len(facts.sampling)
+    def _sample(self, plan: StepPlan, facts: StepFacts, *, special: bool) -> StepDetails | None:
+        count = facts.num_samples
         if special:
-            return self._sampling.run_special(facts.sampling)
+            return self._sampling.run_special(plan.sampling)
         if count and not self._replay(SAMPLE, self._buckets.for_rows(count)):
             self._sampling.run(count)
-        return None
+        return self._sampling.details(facts.sample_rows)
 
     def _decode(self, num_rows: int) -> None:
         self._pass(num_rows, num_rows, mixed=False)
@@ -184,6 +202,14 @@ class DeviceRunner:
             found += prompt_logprobs(self._loaded.model, row, part)
             begin += row.count
         return found
+
+
+def _card(device: torch.device) -> str:
+    """What kind of card it is; one of the same kind has the same kernels."""
+    if device.type != "cuda":
+        return device.type
+    card = torch.cuda.get_device_properties(device)
+    return f"{card.name} {card.major}.{card.minor} {card.multi_processor_count}"
 
 
 def _wants_prompt_logprobs(row: PlannedRow) -> bool:
